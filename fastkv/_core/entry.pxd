@@ -1,0 +1,40 @@
+# The log's encoding: entries, batches of them, and the commands inside. See entry.pyx for the layout.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastkv._core.buffer cimport WriteBuffer
+
+
+# A decoded command; key and value point into the body it was parsed from.
+cdef struct Command:
+    const uint8_t* key
+    const uint8_t* value
+    uint32_t value_len
+    uint16_t key_len
+    uint8_t kind
+    uint8_t flags
+    uint64_t compare
+    uint64_t lease
+    uint64_t client_id
+    uint64_t sequence
+
+
+# Reads a command body. Answers a Status: OK, or what is wrong with it (INVALID_KEY, KEY_TOO_LARGE, VALUE_TOO_LARGE,
+# INVALID_REQUEST). Needs no GIL and touches nothing outside [body, body + nbytes).
+cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil
+
+
+cdef class EntryBatch:
+    cdef readonly bytes data
+    cdef readonly Py_ssize_t count
+    cdef uint32_t* offsets          # count + 1 entry starts, built on first need by index_entries()
+    cdef object _checksum           # int, or None until asked for
+
+    cdef int index_entries(self) except -1
+
+
+cdef class BatchBuilder:
+    cdef WriteBuffer buffer
+    cdef readonly Py_ssize_t count
+
+    cdef int add(self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes) except -1

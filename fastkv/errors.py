@@ -1,0 +1,190 @@
+"""The errors that a user can meet, each with a stable code and what to do about it.
+
+Two families matter more than any single class:
+
+* `NotDone`: provably not applied. Trying again is safe.
+* `OutcomeUnknown`: the write may or may not have been applied. Trying again may apply it twice.
+
+They are never mixed up. A broken invariant is no error in this sense: it is an assertion and stops the node.
+"""
+
+from __future__ import annotations
+
+from fastkv._core.codes import Status
+
+
+class FastKVError(Exception):
+    """Base of everything fastkv raises on purpose. `code` is stable across releases and equals the HTTP face's code."""
+
+    code = "ERROR"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
+
+
+class ConfigError(FastKVError):
+    """The configuration has an unknown key or a bad value."""
+
+    code = "INVALID_CONFIG"
+
+
+class StorageError(FastKVError):
+    """The data directory cannot be used."""
+
+    code = "STORAGE_ERROR"
+
+
+class WrongDirectory(StorageError):
+    """The data directory belongs to another node or another cluster."""
+
+    code = "WRONG_DIRECTORY"
+
+
+class DirectoryInUse(StorageError):
+    """Another process uses the data directory."""
+
+    code = "DIRECTORY_IN_USE"
+
+
+class DamagedLog(StorageError):
+    """The write-ahead log is damaged in a place that had been durable."""
+
+    code = "DAMAGED_LOG"
+
+
+class RequestError(FastKVError):
+    """The request itself is at fault; the same request will fail again."""
+
+    code = "INVALID_REQUEST"
+
+
+class InvalidKey(RequestError):
+    """A key has 1 to 511 bytes."""
+
+    code = "INVALID_KEY"
+
+
+class TooLarge(RequestError):
+    """The key, value or frame is over its limit."""
+
+    code = "TOO_LARGE"
+
+
+class KeyTooLarge(TooLarge):
+    """A key has at most 511 bytes."""
+
+    code = "KEY_TOO_LARGE"
+
+
+class ValueTooLarge(TooLarge):
+    """The value is over limits.value_bytes."""
+
+    code = "VALUE_TOO_LARGE"
+
+
+class Unsupported(RequestError):
+    """This server does not know that request."""
+
+    code = "UNSUPPORTED"
+
+
+class Unauthenticated(FastKVError):
+    """The credentials were refused."""
+
+    code = "UNAUTHENTICATED"
+
+
+class WrongCluster(FastKVError):
+    """The server belongs to another cluster than the one asked for."""
+
+    code = "WRONG_CLUSTER"
+
+
+class PreconditionFailed(FastKVError):
+    """The key's revision is not the one that the write asked for; nothing was changed."""
+
+    code = "PRECONDITION_FAILED"
+
+    def __init__(self, message: str = "", *, revision: int = 0) -> None:
+        super().__init__(message)
+        self.revision = revision
+        """The key's current mod revision, 0 where the key does not exist."""
+
+
+class NotDone(FastKVError):
+    """The request was not carried out and never will be; trying again is safe."""
+
+    code = "NOT_DONE"
+
+
+class Unavailable(NotDone):
+    """No node could take the request in time."""
+
+    code = "NO_LEADER"
+
+
+class Overloaded(NotDone):
+    """The cluster has more work than it may queue; try again a little later."""
+
+    code = "OVERLOADED"
+
+
+class NoSpace(NotDone):
+    """The node's disk is full: writes are refused, reads go on. Free some space."""
+
+    code = "NO_SPACE"
+
+
+class Timeout(NotDone):
+    """A read, or a write that was never sent, found no answer within its deadline."""
+
+    code = "TIMEOUT"
+
+
+class CursorExpired(NotDone):
+    """The scan's snapshot is gone; start the scan again."""
+
+    code = "CURSOR_EXPIRED"
+
+
+class OutcomeUnknown(FastKVError):
+    """The write may or may not have been applied; read before trying again."""
+
+    code = "OUTCOME_UNKNOWN"
+
+
+class ProtocolError(FastKVError):
+    """The other side sent bytes that are not of the protocol."""
+
+    code = "PROTOCOL_ERROR"
+
+
+_BY_STATUS: dict[int, type[FastKVError]] = {
+    Status.PRECONDITION_FAILED: PreconditionFailed,
+    Status.INVALID_KEY: InvalidKey,
+    Status.KEY_TOO_LARGE: KeyTooLarge,
+    Status.VALUE_TOO_LARGE: ValueTooLarge,
+    Status.INVALID_REQUEST: RequestError,
+    Status.UNKNOWN_OPCODE: Unsupported,
+    Status.UNSUPPORTED_VERSION: Unsupported,
+    Status.UNSUPPORTED: Unsupported,
+    Status.FRAME_TOO_LARGE: TooLarge,
+    Status.UNAUTHENTICATED: Unauthenticated,
+    Status.WRONG_CLUSTER: WrongCluster,
+    Status.NO_LEADER: Unavailable,
+    Status.NOT_LEADER: Unavailable,
+    Status.OVERLOADED: Overloaded,
+    Status.NO_SPACE: NoSpace,
+    Status.SHUTTING_DOWN: Unavailable,
+    Status.TIMEOUT: Timeout,
+    Status.CURSOR_EXPIRED: CursorExpired,
+    Status.OUTCOME_UNKNOWN: OutcomeUnknown,
+}
+
+
+def error_for(status: int, message: str = "") -> FastKVError:
+    """The error that stands for a response's status. `status` is a `Status` other than OK and KEY_NOT_FOUND."""
+    kind = _BY_STATUS.get(status)
+    if kind is None:
+        return ProtocolError(message or f"the server answered with the unknown status {status}")
+    return kind(message)
