@@ -1,0 +1,190 @@
+"""The door of a node: what clients ask during one turn of the event loop, gathered into one batch.
+
+Writes go into the open *proposal batch* already in the bytes that the log stores; linearizable reads go into the open
+*read batch*, which one round of confirmation serves as a whole. The first request of a turn wakes the node once; when
+the node runs, it takes both batches and everything that arrives from then on opens the next ones. That is the whole
+of group commit: no timer, and nothing allocated for an operation.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastkv._core.apply cimport Table
+from fastkv._core.buffer cimport WriteBuffer
+from fastkv._core.codes cimport CommandFlag, Consistency, FrameFlag, Kind, MAX_KEY_BYTES, Opcode, Status
+from fastkv._core.cursor cimport load_u16, store_u32, store_u64
+from fastkv._core.entry cimport BatchBuilder, Command, parse_command
+from fastkv._core.replies cimport Sink, Waiter, Waiters
+
+from fastkv._core.replies import text_for
+
+DEF GET_HEADER_BYTES = 4
+DEF STALE_PREFIX_BYTES = 16
+
+
+cdef int refuse(Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1:
+    cdef bytes text = text_for(status)
+    return sink.answer(request_id, opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+
+
+cdef class ReadBatch:
+    """Reads that one confirmation of leadership serves together."""
+
+    def __cinit__(self):
+        self.keys = WriteBuffer()
+        self.waiters = Waiters()
+        self.tasks = []
+
+    def __len__(self):
+        return self.waiters.count + len(self.tasks)
+
+    def serve(self, Table table not None):
+        """Answer every read from the state as it is now."""
+        cdef const uint8_t* at = self.keys.data
+        cdef const uint8_t* record = NULL
+        cdef Py_ssize_t record_bytes = 0
+        cdef Py_ssize_t i
+        cdef uint16_t key_bytes
+        cdef Waiter* waiter
+        for i in range(self.waiters.count):
+            waiter = &self.waiters.items[i]
+            key_bytes = load_u16(at)
+            if table.lookup(at + 2, key_bytes, &record, &record_bytes):
+                (<Sink>waiter.sink).answer(
+                    waiter.request_id, waiter.opcode, Status.OK, 0, NULL, 0, record, record_bytes)
+            else:
+                (<Sink>waiter.sink).answer(
+                    waiter.request_id, waiter.opcode, Status.KEY_NOT_FOUND, 0, NULL, 0, NULL, 0)
+            at += 2 + key_bytes
+        for serve, _ in self.tasks:
+            serve()
+
+    def fail(self, uint16_t status):
+        """Answer every read with an error."""
+        self.waiters.fail(status)
+        for _, fail in self.tasks:
+            fail(status)
+
+
+cdef class Ingress:
+    """Gathers requests and wakes the node, once a turn, through `on_wake`.
+
+    `value_limit_bytes` bounds one value, `open_limit_bytes` the open proposal batch and, separately, the keys of the
+    open read batch: beyond them a request is answered OVERLOADED at once.
+    """
+
+    def __init__(self, Table table not None, on_wake, *, Py_ssize_t value_limit_bytes, Py_ssize_t open_limit_bytes):
+        self.table = table
+        self.on_wake = on_wake
+        self.writes = BatchBuilder()
+        self.write_waiters = Waiters()
+        self.reads = ReadBatch()
+        self.awake = False
+        self.value_limit_bytes = value_limit_bytes
+        self.open_limit_bytes = open_limit_bytes
+        self.refuse_writes = Status.OK
+        self.refuse_reads = Status.OK
+        self.applied_index = 0
+        self.age_ms = 0
+
+    cdef int wake(self) except -1:
+        if not self.awake:
+            self.awake = True
+            self.on_wake()
+        return 0
+
+    cdef int write(
+        self, Sink sink, uint64_t request_id, uint8_t opcode, const uint8_t* body, Py_ssize_t nbytes,
+    ) except -1:
+        cdef Command command
+        cdef uint8_t kind = Kind.ENTRY_PUT if opcode == Opcode.PUT else Kind.ENTRY_DELETE
+        cdef int status = parse_command(kind, body, nbytes, self.value_limit_bytes, &command)
+        if status == Status.OK and command.flags & ~<uint8_t>CommandFlag.COMPARE:
+            status = Status.UNSUPPORTED
+        if status == Status.OK:
+            status = self.refuse_writes
+        if status == Status.OK and self.writes.buffer.length + nbytes > self.open_limit_bytes and self.writes.count:
+            status = Status.OVERLOADED
+        if status != Status.OK:
+            return refuse(sink, request_id, opcode, status)
+        self.writes.add(kind, body, nbytes)
+        self.write_waiters.add(sink, request_id, opcode)
+        return self.wake()
+
+    cdef int read(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1:
+        cdef uint16_t key_bytes
+        cdef uint16_t status = self.refuse_reads
+        if nbytes < GET_HEADER_BYTES:
+            return refuse(sink, request_id, Opcode.GET, Status.INVALID_REQUEST)
+        key_bytes = load_u16(body + 2)
+        if body[0] > Consistency.STALE_READ or body[1] != 0 or nbytes != GET_HEADER_BYTES + key_bytes:
+            status = Status.INVALID_REQUEST
+        elif key_bytes == 0:
+            status = Status.INVALID_KEY
+        elif key_bytes > MAX_KEY_BYTES:
+            status = Status.KEY_TOO_LARGE
+        elif self.reads.keys.length > self.open_limit_bytes:
+            status = Status.OVERLOADED
+        if status != Status.OK:
+            return refuse(sink, request_id, Opcode.GET, status)
+        if body[0] == Consistency.STALE_READ:
+            return self.answer_stale(sink, request_id, body + GET_HEADER_BYTES, key_bytes)
+        # A lease read is served by the same round: it asks for no less than a linearizable one.
+        self.reads.keys.put_u16(key_bytes)
+        self.reads.keys.put(body + GET_HEADER_BYTES, key_bytes)
+        self.reads.waiters.add(sink, request_id, Opcode.GET)
+        return self.wake()
+
+    cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1:
+        cdef uint8_t[STALE_PREFIX_BYTES] prefix
+        cdef const uint8_t* record = NULL
+        cdef Py_ssize_t record_bytes = 0
+        cdef uint16_t status = Status.OK
+        store_u64(prefix, self.applied_index)
+        store_u32(prefix + 8, self.age_ms)
+        store_u32(prefix + 12, 0)
+        if not self.table.lookup(key, key_bytes, &record, &record_bytes):
+            status = Status.KEY_NOT_FOUND
+            record_bytes = 0
+        sink.answer(
+            request_id, Opcode.GET, status, FrameFlag.STALE, prefix, STALE_PREFIX_BYTES, record, record_bytes)
+        return self.wake()      # so that the node flushes the answer at the end of this turn
+
+    def submit(self, Sink sink not None, uint64_t request_id, uint8_t opcode, const uint8_t[::1] body not None):
+        """Take one GET, PUT or DELETE from Python: what the HTTP face and the tests use."""
+        cdef const uint8_t* at = &body[0] if body.shape[0] else NULL
+        if opcode == Opcode.GET:
+            self.read(sink, request_id, at, body.shape[0])
+        elif opcode == Opcode.PUT or opcode == Opcode.DELETE:
+            self.write(sink, request_id, opcode, at, body.shape[0])
+        else:
+            raise ValueError(f"opcode {opcode:#x} is neither GET, PUT nor DELETE")
+
+    def add_read_task(self, serve, fail):
+        """Have `serve()` called once the state is confirmed, or `fail(status)`: reads other than point reads."""
+        self.reads.tasks.append((serve, fail))
+        self.wake()
+
+    def request_wake(self):
+        """Have the node run once more at the end of this turn."""
+        self.wake()
+
+    def take_writes(self):
+        """The open proposal batch and its waiters, or None where it is empty. Opens the next one."""
+        cdef Waiters waiters
+        if not self.writes.count:
+            return None
+        waiters = self.write_waiters
+        self.write_waiters = Waiters()
+        return self.writes.take(), waiters
+
+    def take_reads(self):
+        """The open read batch, or None where it is empty. Opens the next one."""
+        cdef ReadBatch batch = self.reads
+        if not batch.waiters.count and not batch.tasks:
+            return None
+        self.reads = ReadBatch()
+        return batch
+
+    def asleep(self):
+        """Called by the node as it begins to run: the next request wakes it anew."""
+        self.awake = False
