@@ -108,8 +108,7 @@ cdef class Connection(Sink):
         self.set_reading(False)
 
     def resume_writing(self):
-        self.queued = False
-        self.set_reading(True)
+        self.set_reading(True)      # `queued` stays: below the low-water mark is not yet empty
 
     # -- frames ------------------------------------------------------------------------------------------------------
 

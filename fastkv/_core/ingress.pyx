@@ -17,8 +17,9 @@ from fastkv._core.replies cimport Sink, Waiter, Waiters
 
 from fastkv._core.replies import text_for
 
-DEF GET_HEADER_BYTES = 4
-DEF STALE_PREFIX_BYTES = 16
+cdef enum:
+    GET_HEADER_BYTES = 4
+    STALE_PREFIX_BYTES = 16
 
 
 cdef int refuse(Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1:

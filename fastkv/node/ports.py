@@ -1,0 +1,56 @@
+"""What a node needs of the world around it, and how it is tuned. Time is ticks throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """Links to the other nodes: each carries this node's frames to one peer, in order, and may lose them all."""
+
+    def send(self, node_id: str, frame: bytes) -> bool:
+        """Queue a frame. False when the link is down: then the frame was certainly not sent."""
+
+    def flush(self) -> None:
+        """Send what has been queued since the last flush, one write a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Limits of one node; durations in ticks."""
+
+    node_id: str
+    peers: tuple[str, ...]
+    """All other members."""
+    tick_ms: float
+    request_timeout_ticks: int
+    """A write that has not been applied by then is answered OUTCOME_UNKNOWN, a read TIMEOUT."""
+    leader_wait_ticks: int
+    """How long a request may wait for a leader before it is answered NO_LEADER."""
+    read_retry_ticks: int
+    """A read confirmation that has not come by then is asked for again, with a fresh context."""
+    status_ticks: int
+    """How often peers are told this node's role, term and indexes; a change is told at once."""
+    status_expiry_ticks: int
+    """A peer not heard from for this long is shown as Unknown."""
+    waiting_limit_bytes: int
+    """Writes that may wait for a leader, or for the leader's answer, before more are refused as OVERLOADED."""
+    log_memory_bytes: int
+    """Log entries kept in memory for followers that lag; older ones are read from disk."""
+    raft_address: str = ""
+    http_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """What a peer last said of itself."""
+
+    role: int
+    term: int
+    commit_index: int
+    applied_index: int
+    leader: str
+    raft_address: str
+    http_address: str
+    heard_tick: int

@@ -1,0 +1,295 @@
+"""Runs one node: opens its data directory, joins the parts, and turns the loop.
+
+The event loop runs everything but three things that may wait for a disk: the WAL writer (a compiled thread without the
+GIL), the preparation of WAL segments, and checkpoints. A tick never waits for any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import uvloop
+
+from fastkv.config import NodeConfig
+from fastkv.errors import FastKVError
+from fastkv.kv.state import StateMachine
+from fastkv.logs import set_node_context, setup_logging
+from fastkv.node import Node, NodeSettings
+from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
+from fastkv.server.http import HttpServer
+from fastkv.server.local_service import STATE_NAMES, LocalService
+from fastkv.server.metrics import NodeMetrics
+from fastkv.server.peer_link import PeerLinks
+from fastkv.server.tcp import RawServer
+from fastkv.storage.directory import DataDirectory
+from fastkv.storage.lmdb_store import LmdbStore
+from fastkv.storage.wal import Wal
+from fastkv.version import __version__
+
+log = logging.getLogger(__name__)
+
+TICKS_A_HEARTBEAT = 5
+"""A tick is a fifth of a heartbeat: fine enough to spread election timeouts, rare enough to cost nothing."""
+
+EXIT_FAILED = 1
+EXIT_BROKEN = 70
+"""The node stopped itself: an invariant was broken, or a disk did not keep what it was given."""
+
+
+def run(config: NodeConfig) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the process's exit status."""
+    setup_logging(config.logging, config.node_id)
+    try:
+        return uvloop.run(_serve(config))
+    except FastKVError as error:
+        log.critical("%s", error, extra={"code": error.code})
+    except OSError as error:
+        log.critical("cannot start: %s", error)
+    return EXIT_FAILED
+
+
+async def _serve(config: NodeConfig) -> int:
+    with DataDirectory.open(
+        config.cluster.data_dir / config.node_id, cluster=config.cluster.name, node_id=config.node_id
+    ) as directory:
+        runtime = Runtime(config, directory)
+        try:
+            await runtime.start()
+            return await runtime.stopped
+        finally:
+            await runtime.close()
+
+
+class Runtime:
+    """One node with its loop-side machinery."""
+
+    def __init__(self, config: NodeConfig, directory: DataDirectory) -> None:
+        self.config = config
+        self.stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._tick_s = config.raft.heartbeat_timeout_ms / 1000 / TICKS_A_HEARTBEAT
+        self._turn_scheduled = False
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._last_tick = self._loop.time()
+        self._announced: tuple[object, ...] = ()
+        self._open(directory)
+
+    # -- construction ------------------------------------------------------------------------------------------------
+
+    def _open(self, directory: DataDirectory) -> None:
+        config = self.config
+        storage = config.storage
+        self.store = LmdbStore(
+            directory.store_path,
+            cluster=config.cluster.name,
+            node_id=config.node_id,
+            map_bytes=storage.lmdb_map_bytes,
+            poster=self._loop.call_soon_threadsafe,
+        )
+        self.machine = StateMachine(
+            self.store,
+            value_limit_bytes=config.limits.value_bytes,
+            memtable_bytes=storage.memtable_bytes,
+            checkpoint_wal_bytes=storage.checkpoint_wal_bytes,
+            checkpoint_age_ticks=self._ticks(storage.checkpoint_age_s * 1000),
+            snapshots=config.limits.snapshots,
+            snapshot_ttl_ticks=self._ticks(config.limits.snapshot_ttl_s * 1000),
+        )
+        self.log = Wal(
+            directory.wal_path,
+            cluster=config.cluster.name,
+            node_id=config.node_id,
+            segment_bytes=storage.segment_bytes,
+            keep_above=self.machine.applied_index,
+        )
+        self.links = PeerLinks(
+            config.node_id,
+            config.cluster.name,
+            {peer: (address.raft.host, address.raft.port) for peer, address in self._peers().items()},
+            output_limit_bytes=config.limits.peer_frame_bytes,
+            on_linked=self._on_linked,
+            on_lost=self._on_lost,
+        )
+        self.node = self._make_node()
+        self.service = LocalService(config, self.node, lambda: self.metrics.render())
+        self.raw = RawServer(config, self.node, self.service, on_peer=self.links.nudge, on_broken=self._broken)
+        self.http = HttpServer(self.service, config.limits)
+        self.metrics = NodeMetrics(self)
+
+    def _make_node(self) -> Node:
+        config, recovered = self.config, self.log.recovered
+        raft = Raft(
+            RaftConfig(
+                node_id=config.node_id,
+                voters=tuple(config.cluster.nodes),
+                election_ticks=round(config.raft.election_timeout_ms / 1000 / self._tick_s),
+                heartbeat_ticks=TICKS_A_HEARTBEAT,
+                max_append_bytes=config.raft.max_append_bytes,
+                max_append_entries=config.raft.max_append_entries,
+                max_inflight_bytes=config.raft.max_inflight_bytes,
+                max_uncommitted_bytes=config.raft.max_uncommitted_bytes,
+            ),
+            recovered.hard_state,
+            RaftLog(recovered.base_index, recovered.base_term, recovered.segments, self.log),
+            random.Random(os.urandom(16)),
+            applied=self.machine.applied_index,
+        )
+        limits, own = config.limits, config.cluster.nodes[config.node_id]
+        return Node(
+            NodeSettings(
+                node_id=config.node_id,
+                peers=tuple(self._peers()),
+                tick_ms=self._tick_s * 1000,
+                request_timeout_ticks=self._ticks(limits.request_timeout_ms),
+                leader_wait_ticks=self._ticks(limits.leader_wait_ms),
+                read_retry_ticks=self._ticks(config.raft.election_timeout_ms),
+                status_ticks=self._ticks(500),
+                status_expiry_ticks=self._ticks(1500),
+                waiting_limit_bytes=config.raft.max_uncommitted_bytes,
+                log_memory_bytes=config.raft.log_memory_bytes,
+                raft_address=str(own.raft),
+                http_address=str(own.http),
+            ),
+            raft,
+            self.machine,
+            self.log,
+            self.links,
+            self._wake,
+            value_limit_bytes=limits.value_bytes,
+            open_limit_bytes=config.raft.max_append_bytes * 16,
+        )
+
+    def _peers(self) -> dict[str, object]:
+        return {peer: address for peer, address in self.config.cluster.nodes.items() if peer != self.config.node_id}
+
+    def _ticks(self, milliseconds: float) -> int:
+        return max(1, round(milliseconds / 1000 / self._tick_s))
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen, dial the peers, and begin to count time."""
+        config = self.config
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, 0)
+        await self._listen("raw TCP", self.raw.start, config.server.host, config.server.raft_port)
+        await self._listen("HTTP", self.http.start, config.server.host, config.server.http_port)
+        self._loop.add_reader(self.log.fileno(), self._on_durable)
+        self.links.start()
+        self._warn_if_insecure()
+        if self._fresh() and config.node_id == config.cluster.bootstrap_id:
+            self.node.raft.campaign()
+        self._last_tick = self._loop.time()
+        self._tick()
+        log.info(
+            "fastkv %s serves raw TCP on %s:%d and HTTP on %s:%d, data in %s",
+            __version__,
+            config.server.host,
+            config.server.raft_port,
+            config.server.host,
+            config.server.http_port,
+            config.cluster.data_dir / config.node_id,
+        )
+
+    async def _listen(self, what: str, start: Callable[..., object], host: str, port: int) -> None:
+        try:
+            await start(host, port)  # type: ignore[misc]
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen for {what} on {host}:{port}: {error.strerror or error}") from error
+
+    async def close(self) -> None:
+        """Answer whoever waits, close sockets, make the log durable, release the directory's files."""
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self.node.stop()
+        await self.http.close()
+        await self.raw.close()
+        await self.links.close()
+        self._loop.remove_reader(self.log.fileno())
+        self.log.close()
+        self.store.close()
+        log.info("stopped")
+
+    def _fresh(self) -> bool:
+        recovered = self.log.recovered
+        return recovered.hard_state.term == 0 and recovered.last_index == 0 and self.machine.applied_index == 0
+
+    def _warn_if_insecure(self) -> None:
+        if self.config.security.insecure:
+            log.warning(
+                "security.insecure is set: everybody who reaches %s can read and write everything, in clear text",
+                self.config.server.host,
+            )
+
+    def _stop(self, status: int) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(status)
+
+    def _broken(self, error: BaseException) -> None:
+        """An invariant does not hold, or the disk failed: stop at once, before anything is acknowledged on top."""
+        log.critical("stopping: %s", error or type(error).__name__, exc_info=error)
+        for handler in logging.getLogger().handlers:
+            with contextlib.suppress(OSError):
+                handler.flush()
+        # Not a clean shutdown: threads may hold the failed write, and nothing more may reach the disk or a client.
+        os._exit(EXIT_BROKEN)
+
+    # -- the turn of the loop ----------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        try:
+            self.node.pump()
+        except Exception as error:
+            self._broken(error)
+        raft = self.node.raft
+        if (raft.role, raft.term, raft.leader) != self._announced:
+            self._announce()
+
+    def _tick(self) -> None:
+        """Count the ticks that have passed.
+
+        After a pause (a stopped process, a suspended machine) a leader counts enough of them to step down when it has
+        lost its quorum; a follower counts one heartbeat's worth, because its inbox is full of what arrived meanwhile
+        and has to be read before the leader's silence means anything.
+        """
+        now = self._loop.time()
+        passed = int((now - self._last_tick) / self._tick_s)
+        self._last_tick += passed * self._tick_s
+        limit = self.node.raft.config.election_ticks * 2 if self.node.raft.role == LEADER else TICKS_A_HEARTBEAT
+        for _ in range(min(passed, limit)):
+            try:
+                self.node.tick()
+            except Exception as error:
+                self._broken(error)
+        self._tick_timer = self._loop.call_at(self._last_tick + self._tick_s, self._tick)
+
+    def _on_durable(self) -> None:
+        try:
+            self.log.collect()
+            self.node.durable()
+        except Exception as error:
+            self._broken(error)
+
+    def _on_linked(self, peer: str) -> None:
+        self.node.peer_linked(peer)
+
+    def _on_lost(self, peer: str) -> None:
+        self.node.peer_lost(peer)
+
+    def _announce(self) -> None:
+        raft = self.node.raft
+        self._announced = (raft.role, raft.term, raft.leader)
+        set_node_context(term=raft.term, role=STATE_NAMES[raft.role])
+        log.info("%s in term %d, leader %s", STATE_NAMES[raft.role], raft.term, raft.leader or "not known")

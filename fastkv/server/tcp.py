@@ -1,0 +1,164 @@
+"""The raw-TCP port: who may connect, what HELLO says, and the requests that are not hot.
+
+GET, PUT and DELETE never come here: the compiled connection puts them straight into the node's ingress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import orjson
+
+from fastkv._core.codes import Opcode, Status
+from fastkv._core.connection import Connection, Role
+from fastkv._core.replies import text_for
+from fastkv.config import NodeConfig
+from fastkv.node import Node
+from fastkv.server.local_service import LocalService
+from fastkv.wire.client import CLIENT_ROLE, PEER_ROLE, PROTOCOL_VERSION, decode_hello, encode_hello_reply
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT_S = 5.0
+
+
+class RawServer:
+    """Accepts clients and peers on one port. `on_peer` is told when a peer has dialled us."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        node: Node,
+        service: LocalService,
+        *,
+        on_peer: Callable[[str], None],
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self._config = config
+        self._node = node
+        self._service = service
+        self._on_peer = on_peer
+        self._on_broken = on_broken
+        self._server: asyncio.Server | None = None
+        self._unknown: dict[Connection, asyncio.TimerHandle] = {}
+        self.connections: set[Connection] = set()
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. OSError where the port is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, host, port, backlog=1024)
+
+    async def close(self) -> None:
+        """Stop listening, and close every connection once its answers are sent."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def count(self, role: Role) -> int:
+        """How many connections of a role there are."""
+        return sum(connection.role == role for connection in self.connections)
+
+    def _accept(self) -> Connection:
+        limits = self._config.limits
+        return Connection(
+            self._node.outbox,
+            self._node.ingress,
+            self,
+            hello_limit_bytes=limits.hello_bytes,
+            output_limit_bytes=limits.output_bytes,
+        )
+
+    # -- what a connection tells its owner ---------------------------------------------------------------------------
+
+    def connection_made(self, connection: Connection) -> None:
+        """A new connection; it has a little time to say HELLO."""
+        self.connections.add(connection)
+        if len(self.connections) > self._config.limits.connections:
+            connection.break_off(Status.OVERLOADED, "this node has as many connections as it may (limits.connections)")
+            return
+        loop = asyncio.get_running_loop()
+        self._unknown[connection] = loop.call_later(HELLO_TIMEOUT_S, connection.abort)
+
+    def connection_lost(self, connection: Connection) -> None:
+        """The connection is closed, from whichever side."""
+        self.connections.discard(connection)
+        self._forget_timer(connection)
+
+    def broken(self, connection: Connection, status: int, text: str) -> None:
+        """The other side broke the protocol."""
+        log.warning("closing a connection: %s", text, extra={"peer": connection.peer_id or None, "status": status})
+
+    def hello(self, connection: Connection, request_id: int, body: bytes) -> None:
+        """The first frame: who is there, and may they come in."""
+        try:
+            hello = decode_hello(body)
+        except ValueError as error:
+            connection.break_off(Status.INVALID_REQUEST, f"not a HELLO: {error}")
+            return
+        cluster = self._config.cluster.name
+        limits = self._config.limits
+        if hello.version != PROTOCOL_VERSION:
+            text = f"protocol version {hello.version} is not supported; this node speaks version {PROTOCOL_VERSION}"
+            connection.break_off(Status.UNSUPPORTED_VERSION, text)
+        elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
+            text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
+            connection.break_off(Status.WRONG_CLUSTER, text)
+        elif hello.role == PEER_ROLE and (hello.id not in self._config.cluster.nodes or hello.id == self._config.node_id):
+            connection.break_off(Status.UNAUTHENTICATED, f"{hello.id!r} is no other member of this cluster")
+        elif hello.role not in (CLIENT_ROLE, PEER_ROLE):
+            connection.break_off(Status.INVALID_REQUEST, f"role {hello.role} is neither client (1) nor peer (2)")
+        else:
+            self._forget_timer(connection)
+            is_peer = hello.role == PEER_ROLE
+            frame_bytes = limits.peer_frame_bytes if is_peer else limits.client_frame_bytes
+            connection.become(Role.PEER if is_peer else Role.CLIENT, hello.id if is_peer else "", frame_bytes)
+            leader, address = self._service.leader()
+            reply = encode_hello_reply(frame_bytes, limits.value_bytes, self._config.node_id, cluster, leader, address)
+            self._reply(connection, request_id, Opcode.HELLO, Status.OK, reply)
+            if is_peer:
+                self._on_peer(hello.id)
+
+    def request(self, connection: Connection, opcode: int, request_id: int, body: bytes) -> None:
+        """A client's request that is not hot."""
+        if opcode == Opcode.SCAN:
+
+            def deliver(status: int, flags: int, revision: int, payload: bytes) -> None:
+                self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status))
+
+            self._service.scan(body, deliver)
+        elif opcode == Opcode.STATUS:
+            self._reply(connection, request_id, opcode, Status.OK, orjson.dumps(self._service.status_with_leader()))
+        else:
+            self._reply(connection, request_id, opcode, Status.UNKNOWN_OPCODE, f"unknown opcode {opcode:#x}".encode())
+
+    def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
+        """A frame of another node."""
+        try:
+            self._node.peer_frame(node_id, opcode, code, request_id, body)
+        except ValueError as error:
+            # A decoder refused the bytes: nothing of them was taken in. The peer dials again and Raft repairs.
+            log.error("closing the link from %s: %s", node_id, error)
+            self._drop_peer(node_id)
+        except Exception as error:
+            self._on_broken(error)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _reply(self, connection: Connection, request_id: int, opcode: int, status: int, body: bytes) -> None:
+        connection.reply(request_id, opcode, status, 0, body)
+        self._node.ingress.request_wake()
+
+    def _drop_peer(self, node_id: str) -> None:
+        for connection in list(self.connections):
+            if connection.role == Role.PEER and connection.peer_id == node_id:
+                connection.abort()
+
+    def _forget_timer(self, connection: Connection) -> None:
+        timer = self._unknown.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
