@@ -1,0 +1,264 @@
+"""The log's encoding: one entry, and the batch of entries that travels as one piece.
+
+An entry is `u32 body length | u8 kind | u8 0 | u16 0 | body`, little-endian; a batch is entries one after the other.
+The body of a PUT or DELETE entry is, byte for byte, the body of the client's frame: it is checked and copied once on
+arrival and never encoded again. The same batch bytes are the WAL record's payload and the APPEND frame's.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastkv._core.buffer cimport WriteBuffer
+from fastkv._core.codes cimport (
+    COMMAND_HEADER_BYTES, CommandFlag, ENTRY_HEADER_BYTES, Kind, MAX_KEY_BYTES, Status,
+)
+from fastkv._core.cursor cimport (
+    Cursor, cursor_init, cursor_left, load_u32, read_span, read_u8, read_u16, read_u64, store_u16, store_u32,
+)
+
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+cdef uint8_t KNOWN_COMMAND_FLAGS = CommandFlag.COMPARE | CommandFlag.WITH_LEASE | CommandFlag.WITH_SESSION
+
+
+class Entry(NamedTuple):
+    """One entry, taken out of its batch to be looked at. Not for the hot path."""
+
+    kind: int
+    body: bytes
+
+
+cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil:
+    cdef Cursor cursor
+    cdef uint8_t reserved = 0
+    cursor_init(&cursor, body, nbytes)
+    out.kind = kind
+    out.compare = out.lease = out.client_id = out.sequence = 0
+    if read_u16(&cursor, &out.key_len) < 0 or read_u8(&cursor, &out.flags) < 0 or read_u8(&cursor, &reserved) < 0:
+        return Status.INVALID_REQUEST
+    if reserved or out.flags & ~KNOWN_COMMAND_FLAGS:
+        return Status.INVALID_REQUEST
+    if out.flags & CommandFlag.COMPARE and read_u64(&cursor, &out.compare) < 0:
+        return Status.INVALID_REQUEST
+    if out.flags & CommandFlag.WITH_LEASE and read_u64(&cursor, &out.lease) < 0:
+        return Status.INVALID_REQUEST
+    if out.flags & CommandFlag.WITH_SESSION and (
+            read_u64(&cursor, &out.client_id) < 0 or read_u64(&cursor, &out.sequence) < 0):
+        return Status.INVALID_REQUEST
+    if out.key_len == 0:
+        return Status.INVALID_KEY
+    if out.key_len > MAX_KEY_BYTES:
+        return Status.KEY_TOO_LARGE
+    if read_span(&cursor, out.key_len, &out.key) < 0:
+        return Status.INVALID_REQUEST
+    if cursor_left(&cursor) > value_limit:
+        return Status.VALUE_TOO_LARGE
+    if kind == Kind.ENTRY_DELETE and cursor_left(&cursor):
+        return Status.INVALID_REQUEST
+    out.value = cursor.at
+    out.value_len = <uint32_t>cursor_left(&cursor)
+    return Status.OK
+
+
+def encode_command(int kind, const uint8_t[::1] key not None, const uint8_t[::1] value not None=b"", *,
+                   compare=None, lease=None, session=None):
+    """The body of a PUT or DELETE: what a client sends and what the log stores.
+
+    `compare` is the revision the key must have (0: it must not exist), `session` a pair (client id, sequence).
+    ValueError for a key outside 1 to 511 bytes.
+    """
+    cdef WriteBuffer out = WriteBuffer()
+    cdef uint8_t flags = 0
+    if not 1 <= key.shape[0] <= MAX_KEY_BYTES:
+        raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {key.shape[0]}")
+    if compare is not None:
+        flags |= CommandFlag.COMPARE
+    if lease is not None:
+        flags |= CommandFlag.WITH_LEASE
+    if session is not None:
+        flags |= CommandFlag.WITH_SESSION
+    out.put_u16(<uint16_t>key.shape[0])
+    out.put_u8(flags)
+    out.put_u8(0)
+    if compare is not None:
+        out.put_u64(compare)
+    if lease is not None:
+        out.put_u64(lease)
+    if session is not None:
+        out.put_u64(session[0])
+        out.put_u64(session[1])
+    out.put(&key[0], key.shape[0])
+    if value.shape[0]:
+        out.put(&value[0], value.shape[0])
+    return out.take()
+
+
+cdef class EntryBatch:
+    """An immutable run of encoded entries.
+
+    `EntryBatch(data, count)` checks that `data` is exactly `count` well-formed entries and raises ValueError where it
+    is not. `checksum`, where the sender's is known, is verified against the data.
+    """
+
+    def __cinit__(self):
+        self.offsets = NULL
+
+    def __init__(self, bytes data not None, Py_ssize_t count, checksum=None):
+        self.data = data
+        self.count = count
+        self._checksum = None
+        check_entries(data, count)
+        if checksum is not None and self.checksum != checksum:
+            raise ValueError(f"the batch's checksum is {self.checksum:#x}, {checksum:#x} was announced")
+
+    def __dealloc__(self):
+        free(self.offsets)
+
+    cdef int index_entries(self) except -1:
+        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.data)
+        cdef Py_ssize_t i
+        cdef uint32_t at = 0
+        if self.offsets != NULL:
+            return 0
+        self.offsets = <uint32_t*>malloc((self.count + 1) * sizeof(uint32_t))
+        if self.offsets == NULL:
+            raise MemoryError(f"no memory to index {self.count} entries")
+        for i in range(self.count):
+            self.offsets[i] = at
+            at += ENTRY_HEADER_BYTES + load_u32(data + at)
+        self.offsets[self.count] = at
+        return 0
+
+    @property
+    def nbytes(self):
+        """Length of the encoding."""
+        return PyBytes_GET_SIZE(self.data)
+
+    @property
+    def checksum(self):
+        """xxh3_64 of the data, computed once."""
+        if self._checksum is None:
+            self._checksum = xxh3_64_intdigest(self.data)
+        return self._checksum
+
+    def slice(self, Py_ssize_t start, Py_ssize_t stop):
+        """Entries `start` to `stop - 1`, counted from 0, as a batch of their own."""
+        cdef EntryBatch part
+        if not 0 <= start < stop <= self.count:
+            raise IndexError(f"no entries {start} to {stop} in a batch of {self.count}")
+        if start == 0 and stop == self.count:
+            return self
+        self.index_entries()
+        part = EntryBatch.__new__(EntryBatch)
+        part.data = self.data[self.offsets[start]:self.offsets[stop]]
+        part.count = stop - start
+        return part
+
+    def fit(self, Py_ssize_t start, Py_ssize_t max_bytes):
+        """The largest `stop` for which entries `start` to `stop - 1` take at most `max_bytes`; at least `start + 1`."""
+        cdef Py_ssize_t low, high, middle
+        if not 0 <= start < self.count:
+            raise IndexError(f"no entry {start} in a batch of {self.count}")
+        if start == 0 and PyBytes_GET_SIZE(self.data) <= max_bytes:
+            return self.count
+        self.index_entries()
+        low, high = start + 1, self.count
+        while low < high:
+            middle = (low + high + 1) // 2
+            if <Py_ssize_t>(self.offsets[middle] - self.offsets[start]) <= max_bytes:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def entries(self):
+        """Every entry, as (kind, body)."""
+        cdef Py_ssize_t i
+        cdef list entries = []
+        self.index_entries()
+        for i in range(self.count):
+            entries.append(Entry(
+                self.data[self.offsets[i] + 4],
+                self.data[self.offsets[i] + ENTRY_HEADER_BYTES:self.offsets[i + 1]]))
+        return entries
+
+    def __len__(self):
+        return self.count
+
+    def __eq__(self, other):
+        if not isinstance(other, EntryBatch):
+            return NotImplemented
+        return self.data == (<EntryBatch>other).data
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"EntryBatch({self.count} entries, {self.nbytes} B)"
+
+
+cdef int check_entries(bytes data, Py_ssize_t count) except -1:
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t left = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t i, nbytes
+    if left >= <Py_ssize_t>1 << 32:
+        raise ValueError("a batch has less than 4 GiB")
+    for i in range(count):
+        if left < ENTRY_HEADER_BYTES:
+            raise ValueError(f"the batch ends within entry {i} of {count}")
+        nbytes = ENTRY_HEADER_BYTES + <Py_ssize_t>load_u32(at)
+        if nbytes > left:
+            raise ValueError(f"entry {i} of {count} is longer than the batch")
+        if at[5] or at[6] or at[7]:
+            raise ValueError(f"entry {i} of {count} has reserved bits set")
+        at += nbytes
+        left -= nbytes
+    if left or count < 1:
+        raise ValueError(f"a batch of {count} entries is followed by {left} bytes")
+    return 0
+
+
+cdef class BatchBuilder:
+    """The open batch: entries are appended until somebody takes them."""
+
+    def __cinit__(self):
+        self.buffer = WriteBuffer()
+        self.count = 0
+
+    cdef int add(self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes) except -1:
+        cdef uint8_t* at = self.buffer.extend(ENTRY_HEADER_BYTES + nbytes)
+        store_u32(at, <uint32_t>nbytes)
+        at[4] = kind
+        at[5] = 0
+        store_u16(at + 6, 0)
+        if nbytes:
+            memcpy(at + ENTRY_HEADER_BYTES, body, nbytes)
+        self.count += 1
+        return 0
+
+    def append(self, uint8_t kind, const uint8_t[::1] body not None):
+        """Add one entry."""
+        self.add(kind, &body[0] if body.shape[0] else NULL, body.shape[0])
+
+    @property
+    def nbytes(self):
+        """Length of the encoding so far."""
+        return self.buffer.length
+
+    def __len__(self):
+        return self.count
+
+    def take(self):
+        """The entries as a batch; the builder is empty afterwards. ValueError when it is empty."""
+        cdef EntryBatch batch
+        if not self.count:
+            raise ValueError("a batch has at least one entry")
+        # What the builder has written itself needs no check.
+        batch = EntryBatch.__new__(EntryBatch)
+        batch.count = self.count
+        batch.data = self.buffer.take()
+        self.count = 0
+        return batch
