@@ -1,4 +1,4 @@
-# The log's encoding: entries, batches of them, and the commands inside. See entry.pyx for the layout.
+# How the log is written down - entries, batches of them, and the commands inside. See entry.pyx for the layout.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

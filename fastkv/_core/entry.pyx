@@ -1,4 +1,4 @@
-"""The log's encoding: one entry, and the batch of entries that travels as one piece.
+"""The encoding of log entries, and of the batch of entries that travels as one piece.
 
 An entry is `u32 body length | u8 kind | u8 0 | u16 0 | body`, little-endian; a batch is entries one after the other.
 The body of a PUT or DELETE entry is, byte for byte, the body of the client's frame: it is checked and copied once on
