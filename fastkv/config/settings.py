@@ -1,0 +1,255 @@
+"""Every setting of a node, with its unit, its default and its bounds. Frozen: a running node is never reconfigured.
+
+A setting that a file may state carries a `Rule`, which says what a value must be and how a person is told. The loader,
+the error texts and docs/configuration.md all come from it, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+HTTP_PORT_BELOW_RAFT = 920
+"""Where a node's HTTP port is not given, it is the raw-TCP port less this: 9001 goes with 8081."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one setting may be. `meaning` is a sentence for docs/configuration.md."""
+
+    kind: type
+    meaning: str
+    unit: str = ""
+    minimum: int = 0
+    maximum: int = 0
+    choices: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """What a good value is, for error texts and the documentation."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is int:
+            unit = f" {self.unit}" if self.unit else ""
+            return f"a whole number from {self.minimum} to {self.maximum}{unit}"
+        return "a text that is not empty"
+
+    def check(self, value: object) -> Any:
+        """The value, when it is a good one. ValueError otherwise, whose text is `allowed`."""
+        good = (
+            type(value) is self.kind  # a bool is no int here
+            and (self.kind is not int or self.minimum <= int(str(value)) <= self.maximum)
+            and (self.kind is not str or bool(value))
+            and (not self.choices or value in self.choices)
+        )
+        if not good:
+            raise ValueError(self.allowed)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """The value that a flag or an environment variable spells. ValueError as for `check`."""
+        if self.kind is not int:
+            return self.check(text)
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(self.allowed) from None
+        return self.check(number)
+
+
+def _setting(default: _T, rule: Rule) -> _T:
+    return field(default=default, metadata={"rule": rule})
+
+
+def _whole(default: int, unit: str, minimum: int, maximum: int, meaning: str) -> int:
+    return _setting(default, Rule(int, meaning, unit, minimum, maximum))
+
+
+def rules(section: type) -> dict[str, Rule]:
+    """The settings of a section that a file may state, by their keys."""
+    return {f.name: f.metadata["rule"] for f in dataclasses.fields(section) if "rule" in f.metadata}
+
+
+class HostPort(NamedTuple):
+    """Where to reach a socket: a host name or address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """Where one node is: `raft` is the raw-TCP port, for peers and clients alike."""
+
+    raft: HostPort
+    http: HostPort
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Who belongs to the cluster."""
+
+    name: str = _setting(
+        "fastkv",
+        Rule(str, "Nodes and clients of another cluster are turned away. Part of a data directory's identity."),
+    )
+    bootstrap_id: str = _setting(
+        "node-1",
+        Rule(str, "The node that calls the first election of a new cluster at once. Default: the first node."),
+    )
+    data_dir: Path = Path("data")
+    """Where the nodes keep their data: each in the directory `data_dir`/`node_id`."""
+    nodes: Mapping[str, NodeAddress] = field(
+        default_factory=lambda: {"node-1": NodeAddress(HostPort("127.0.0.1", 9001), HostPort("127.0.0.1", 8081))}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What this node listens on. The ports are its own in `cluster.nodes`."""
+
+    host: str = _setting(
+        "127.0.0.1",
+        Rule(str, "The address to listen on. Default: the host in the node's own address, 127.0.0.1 for localhost."),
+    )
+    raft_port: int = 9001
+    http_port: int = 8081
+
+
+@dataclass(frozen=True, slots=True)
+class RaftSettings:
+    """Consensus: time and flow control."""
+
+    election_timeout_ms: int = _whole(
+        100, "ms", 15, 600_000,
+        "How long a follower waits for a leader before it calls an election; each wait is drawn from one to two times "
+        "this. At least 3 × heartbeat_timeout_ms.",
+    )
+    heartbeat_timeout_ms: int = _whole(25, "ms", 5, 200_000, "How often a leader tells its followers that it is there.")
+    max_append_bytes: int = _whole(1 * MIB, "bytes", 4 * KIB, 8 * MIB, "The most that one message carries.")
+    max_append_entries: int = _whole(16_384, "entries", 1, 1_000_000, "The most entries that one message carries.")
+    max_inflight_bytes: int = _whole(
+        8 * MIB, "bytes", 4 * KIB, 1 * GIB, "The most that is on its way to one follower before the leader waits."
+    )
+    max_uncommitted_bytes: int = _whole(
+        64 * MIB, "bytes", 1 * MIB, 4 * GIB,
+        "The most that waits to be committed. Beyond it, writes are refused as OVERLOADED.",
+    )
+    log_memory_bytes: int = _whole(
+        64 * MIB, "bytes", 1 * MIB, 16 * GIB,
+        "Log entries kept in memory for followers that lag; older ones are read from disk.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """The write-ahead log, the tables in memory, and LMDB under them."""
+
+    segment_bytes: int = _whole(64 * MIB, "bytes", 64 * KIB, 1 * GIB, "Size of one file of the write-ahead log.")
+    memtable_bytes: int = _whole(
+        32 * MIB, "bytes", 64 * KIB, 4 * GIB, "A checkpoint begins when this much has changed since the last one."
+    )
+    checkpoint_age_s: int = _whole(30, "s", 1, 86_400, "A checkpoint begins when the oldest change is this old.")
+    checkpoint_wal_bytes: int = _whole(
+        256 * MIB, "bytes", 1 * MIB, 64 * GIB, "A checkpoint begins when this much log would have to be replayed."
+    )
+    lmdb_map_bytes: int = _whole(
+        64 * GIB, "bytes", 16 * MIB, 16_384 * GIB,
+        "The most that LMDB's file may grow to: address space, neither memory nor disk.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, one client and one node may use."""
+
+    value_bytes: int = _whole(1 * MIB, "bytes", 1, 16 * MIB, "The longest value.")
+    client_frame_bytes: int = _whole(4 * MIB, "bytes", 64 * KIB, 64 * MIB, "The longest frame that a client may send.")
+    peer_frame_bytes: int = _whole(
+        64 * MIB, "bytes", 1 * MIB, 256 * MIB,
+        "The longest frame that another node may send, and the most that waits to be sent to it.",
+    )
+    hello_bytes: int = _whole(4096, "bytes", 512, 64 * KIB, "The longest frame before a connection has said who it is.")
+    http_body_bytes: int = _whole(8 * MIB, "bytes", 1 * KIB, 256 * MIB, "The longest body of an HTTP request.")
+    connections: int = _whole(16_384, "connections", 8, 1_000_000, "Connections at a time, on each of the two ports.")
+    output_bytes: int = _whole(
+        8 * MIB, "bytes", 64 * KIB, 1 * GIB,
+        "Answers that may wait for a client that does not read them, before it is cut off.",
+    )
+    request_timeout_ms: int = _whole(
+        5000, "ms", 100, 600_000, "A write without a result by then is answered OUTCOME_UNKNOWN, a read TIMEOUT."
+    )
+    leader_wait_ms: int = _whole(
+        1000, "ms", 0, 600_000, "How long a request waits for a leader before it is answered NO_LEADER."
+    )
+    scan_page_items: int = _whole(1000, "items", 1, 100_000, "The most items on one page of a scan.")
+    scan_page_bytes: int = _whole(1 * MIB, "bytes", 1 * KIB, 32 * MIB, "The most bytes on one page of a scan.")
+    snapshots: int = _whole(64, "snapshots", 1, 10_000, "Scans that may be open at a time.")
+    snapshot_ttl_s: int = _whole(30, "s", 1, 3600, "A scan whose next page is not asked for in this time is closed.")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """What is logged, to stderr."""
+
+    level: str = _setting(
+        "info", Rule(str, "The least important line that is logged.", choices=("debug", "info", "warning", "error"))
+    )
+    format: str = _setting(
+        "console", Rule(str, "For a person, or one JSON object a line.", choices=("console", "json"))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """Who may reach the node."""
+
+    insecure: bool = _setting(
+        False,
+        Rule(bool, "Must be true to listen beyond this machine: there is no TLS and no authentication yet."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything that one node has to know before it starts."""
+
+    node_id: str = "node-1"
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    server: ServerSettings = field(default_factory=ServerSettings)
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    limits: Limits = field(default_factory=Limits)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+
+    @property
+    def data_dir(self) -> Path:
+        """This node's own directory."""
+        return self.cluster.data_dir / self.node_id
+
+
+SECTIONS: dict[str, type] = {
+    "cluster": ClusterConfig,
+    "server": ServerSettings,
+    "raft": RaftSettings,
+    "storage": StorageSettings,
+    "limits": Limits,
+    "logging": LoggingSettings,
+    "security": SecuritySettings,
+}
+"""The sections of a file, in the order in which docs/configuration.md shows them."""
