@@ -21,6 +21,7 @@ cdef class FrameReader:
     cdef Py_ssize_t exports             # memoryviews of our memory that are alive
     cdef public Py_ssize_t limit_bytes
     cdef Py_ssize_t wanted              # capacity that the frame under way needs
+    cdef bint filled                    # the last read filled all the room it was given
 
     cdef int reserve(self, Py_ssize_t hint) except -1
     cdef int received_bytes(self, Py_ssize_t nbytes) except -1

@@ -30,6 +30,7 @@ cdef class FrameReader:
     def __cinit__(self):
         self.data = NULL
         self.capacity = self.start = self.end = self.exports = self.wanted = 0
+        self.filled = False
 
     def __init__(self, Py_ssize_t limit_bytes):
         self.limit_bytes = limit_bytes
@@ -65,6 +66,7 @@ cdef class FrameReader:
     cdef int received_bytes(self, Py_ssize_t nbytes) except -1:
         if not 0 <= nbytes <= self.capacity - self.end:
             raise ValueError(f"{nbytes} bytes received into {self.capacity - self.end}")
+        self.filled = nbytes == self.capacity - self.end
         self.end += nbytes
         return 0
 
@@ -106,7 +108,7 @@ cdef class FrameReader:
     def get_buffer(self, Py_ssize_t hint=-1):
         """Writable memory to receive into; what asyncio.BufferedProtocol.get_buffer returns."""
         # A full last read means that more is waiting: offer more room. An idle connection stays small.
-        self.reserve(self.capacity * 2 if self.capacity else IDLE_BYTES)
+        self.reserve(self.capacity * 2 if self.filled else IDLE_BYTES)
         return memoryview(self)
 
     def received(self, Py_ssize_t nbytes):

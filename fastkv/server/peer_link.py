@@ -15,8 +15,8 @@ import socket
 from collections.abc import Callable, Mapping
 
 from fastkv._core.codes import Opcode, Status
-from fastkv._core.frames import FrameReader, FrameTooLarge
-from fastkv.wire.client import PEER_ROLE, encode_hello
+from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
+from fastkv.wire.client import PEER_ROLE, encode_hello_body
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class PeerLinks:
         on_linked: Callable[[str], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        self._hello = encode_hello(PEER_ROLE, node_id, cluster)
+        self._hello = encode_frame(Opcode.HELLO, 0, 0, 0, encode_hello_body(PEER_ROLE, node_id, cluster))
         self._addresses = dict(addresses)
         self._output_limit_bytes = output_limit_bytes
         self._on_linked = on_linked

@@ -17,7 +17,14 @@ from fastkv._core.replies import text_for
 from fastkv.config import NodeConfig
 from fastkv.node import Node
 from fastkv.server.local_service import LocalService
-from fastkv.wire.client import CLIENT_ROLE, PEER_ROLE, PROTOCOL_VERSION, decode_hello, encode_hello_reply
+from fastkv.wire.client import (
+    CLIENT_ROLE,
+    PEER_ROLE,
+    PROTOCOL_VERSION,
+    HelloReply,
+    decode_hello,
+    encode_hello_reply,
+)
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +125,10 @@ class RawServer:
             frame_bytes = limits.peer_frame_bytes if is_peer else limits.client_frame_bytes
             connection.become(Role.PEER if is_peer else Role.CLIENT, hello.id if is_peer else "", frame_bytes)
             leader, address = self._service.leader()
-            reply = encode_hello_reply(frame_bytes, limits.value_bytes, self._config.node_id, cluster, leader, address)
-            self._reply(connection, request_id, Opcode.HELLO, Status.OK, reply)
+            reply = HelloReply(
+                PROTOCOL_VERSION, frame_bytes, limits.value_bytes, self._config.node_id, cluster, leader, address
+            )
+            self._reply(connection, request_id, Opcode.HELLO, Status.OK, encode_hello_reply(reply))
             if is_peer:
                 self._on_peer(hello.id)
 

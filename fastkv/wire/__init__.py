@@ -1,0 +1,1 @@
+"""What the bytes mean: client messages, peer messages. Thin, over the compiled codecs; docs/protocol.md is the spec."""

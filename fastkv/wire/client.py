@@ -1,0 +1,258 @@
+"""What clients and servers say to each other: bodies of frames, for clients, servers and tests.
+
+GET, PUT and DELETE requests are read by compiled code on the server and never pass through here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from fastkv._core.codes import Consistency, ScanFlag
+
+MAGIC = b"fkv1"
+PROTOCOL_VERSION = 1
+CLIENT_ROLE = 1
+PEER_ROLE = 2
+
+_HELLO = struct.Struct("<4sHBB")
+_HELLO_REPLY = struct.Struct("<HHII")
+_LENGTH = struct.Struct("<H")
+_GET = struct.Struct("<BBH")
+_SCAN = struct.Struct("<BBHHHII")
+_SCAN_REPLY = struct.Struct("<QIHH")
+_SCAN_ITEM = struct.Struct("<HHI")
+_RECORD = struct.Struct("<QQQQ")
+_STALE = struct.Struct("<QII")
+_REVISION = struct.Struct("<Q")
+
+RECORD_HEADER_BYTES = _RECORD.size
+STALE_PREFIX_BYTES = _STALE.size
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame of a connection. `cluster` may be empty for a client: any will do."""
+
+    version: int
+    role: int
+    id: str
+    cluster: str
+    credentials: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReply:
+    """What a server says of itself. `leader_id` and `leader_address` are empty while it knows no leader."""
+
+    version: int
+    max_frame_bytes: int
+    max_value_bytes: int
+    node_id: str
+    cluster: str
+    leader_id: str
+    leader_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """A page of a range: keys from `start` (included) to `end` (excluded; empty: no bound).
+
+    `limit` and `limit_bytes` bound the page; 0 is the server's default. `cursor` continues an earlier page's snapshot.
+    """
+
+    start: bytes = b""
+    end: bytes = b""
+    limit: int = 0
+    limit_bytes: int = 0
+    reverse: bool = False
+    keys_only: bool = False
+    cursor: bytes = b""
+    consistency: int = Consistency.LINEARIZABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A key's value and its revisions (design: data model)."""
+
+    mod_revision: int
+    create_revision: int
+    version: int
+    lease: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage:
+    """An answer to SCAN; an empty cursor means that there is no more."""
+
+    revision: int
+    items: list[tuple[bytes, Record]]
+    cursor: bytes
+
+
+class _Reader:
+    """Reads fields one after the other; ValueError where the bytes end too soon."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def fields(self, layout: struct.Struct) -> tuple[int, ...]:
+        end = self._at + layout.size
+        if end > len(self._body):
+            raise ValueError(f"the body of {len(self._body)} bytes ends too soon")
+        values = layout.unpack_from(self._body, self._at)
+        self._at = end
+        return values
+
+    def span(self, nbytes: int) -> bytes:
+        end = self._at + nbytes
+        if end > len(self._body):
+            raise ValueError(f"the body of {len(self._body)} bytes ends too soon")
+        taken = self._body[self._at : end]
+        self._at = end
+        return taken
+
+    def string(self) -> bytes:
+        return self.span(self.fields(_LENGTH)[0])
+
+    def text(self) -> str:
+        return self.string().decode()
+
+    def finish(self) -> None:
+        if self._at != len(self._body):
+            raise ValueError(f"{len(self._body) - self._at} bytes too many")
+
+
+def _string(value: bytes) -> bytes:
+    if len(value) > 0xFFFF:
+        raise ValueError(f"a string of {len(value)} bytes does not fit a frame")
+    return _LENGTH.pack(len(value)) + value
+
+
+def encode_hello_body(role: int, own_id: str, cluster: str, credentials: bytes = b"") -> bytes:
+    """The body of HELLO."""
+    header = _HELLO.pack(MAGIC, PROTOCOL_VERSION, role, 0)
+    return header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
+
+
+def decode_hello(body: bytes) -> Hello:
+    """ValueError where the body is no HELLO. Of another version, only the version is read."""
+    if len(body) < _HELLO.size or body[:4] != MAGIC:
+        raise ValueError("the magic bytes are missing")
+    _, version, role, reserved = _HELLO.unpack_from(body)
+    if version != PROTOCOL_VERSION:
+        return Hello(version, role, "", "", b"")
+    reader = _Reader(body[_HELLO.size :])
+    hello = Hello(version, role, reader.text(), reader.text(), reader.string())
+    reader.finish()
+    if reserved:
+        raise ValueError("reserved bits are set")
+    return hello
+
+
+def encode_hello_reply(reply: HelloReply) -> bytes:
+    """The body of the answer to HELLO."""
+    header = _HELLO_REPLY.pack(reply.version, 0, reply.max_frame_bytes, reply.max_value_bytes)
+    texts = (reply.node_id, reply.cluster, reply.leader_id, reply.leader_address)
+    return header + b"".join(_string(text.encode()) for text in texts)
+
+
+def decode_hello_reply(body: bytes) -> HelloReply:
+    """ValueError where the body is no answer to HELLO."""
+    reader = _Reader(body)
+    version, _, max_frame_bytes, max_value_bytes = reader.fields(_HELLO_REPLY)
+    reply = HelloReply(
+        version, max_frame_bytes, max_value_bytes, reader.text(), reader.text(), reader.text(), reader.text()
+    )
+    reader.finish()
+    return reply
+
+
+def encode_get(key: bytes, consistency: int = Consistency.LINEARIZABLE) -> bytes:
+    """The body of GET."""
+    return _GET.pack(consistency, 0, len(key)) + key
+
+
+def encode_record(record: Record) -> bytes:
+    """A record as answers carry it and the store keeps it."""
+    return _RECORD.pack(record.mod_revision, record.create_revision, record.version, record.lease) + record.value
+
+
+def decode_record(body: bytes) -> Record:
+    """ValueError where the body is shorter than a record's header."""
+    if len(body) < _RECORD.size:
+        raise ValueError(f"a record has at least {_RECORD.size} bytes, not {len(body)}")
+    return Record(*_RECORD.unpack_from(body), body[_RECORD.size :])
+
+
+def decode_stale_prefix(body: bytes) -> tuple[int, int]:
+    """(applied index, age in milliseconds) before the record of an answer flagged STALE."""
+    if len(body) < _STALE.size:
+        raise ValueError("a stale answer begins with its applied index and age")
+    applied_index, age_ms, _ = _STALE.unpack_from(body)
+    return applied_index, age_ms
+
+
+def decode_revision(body: bytes) -> int:
+    """The revision that a write's answer carries."""
+    if len(body) != _REVISION.size:
+        raise ValueError(f"a revision has 8 bytes, not {len(body)}")
+    revision: int = _REVISION.unpack(body)[0]
+    return revision
+
+
+def encode_scan_request(request: ScanRequest) -> bytes:
+    """The body of SCAN."""
+    flags = (ScanFlag.REVERSE if request.reverse else 0) | (ScanFlag.KEYS_ONLY if request.keys_only else 0)
+    header = _SCAN.pack(
+        request.consistency,
+        flags,
+        len(request.start),
+        len(request.end),
+        len(request.cursor),
+        request.limit,
+        request.limit_bytes,
+    )
+    return header + request.start + request.end + request.cursor
+
+
+def decode_scan_request(body: bytes) -> ScanRequest:
+    """ValueError where the body is no SCAN."""
+    reader = _Reader(body)
+    consistency, flags, start, end, cursor, limit, limit_bytes = reader.fields(_SCAN)
+    if consistency > Consistency.STALE_READ or flags & ~(ScanFlag.REVERSE | ScanFlag.KEYS_ONLY):
+        raise ValueError("unknown consistency or flags")
+    request = ScanRequest(
+        start=reader.span(start),
+        end=reader.span(end),
+        cursor=reader.span(cursor),
+        limit=limit,
+        limit_bytes=limit_bytes,
+        reverse=bool(flags & ScanFlag.REVERSE),
+        keys_only=bool(flags & ScanFlag.KEYS_ONLY),
+        consistency=consistency,
+    )
+    reader.finish()
+    return request
+
+
+def encode_scan_page(revision: int, count: int, cursor: bytes, items: bytes) -> bytes:
+    """The body of an answer to SCAN; `items` are already encoded (the table does that while it walks)."""
+    return _SCAN_REPLY.pack(revision, count, len(cursor), 0) + cursor + items
+
+
+def decode_scan_page(body: bytes) -> ScanPage:
+    """ValueError where the body is no answer to SCAN."""
+    reader = _Reader(body)
+    revision, count, cursor_bytes, _ = reader.fields(_SCAN_REPLY)
+    cursor = reader.span(cursor_bytes)
+    items = []
+    for _ in range(count):
+        key_bytes, _, value_bytes = reader.fields(_SCAN_ITEM)
+        header = reader.fields(_RECORD)
+        key = reader.span(key_bytes)
+        items.append((key, Record(*header, reader.span(value_bytes))))
+    reader.finish()
+    return ScanPage(revision, items, cursor)

@@ -1,0 +1,136 @@
+"""What nodes say to each other, as frames.
+
+Raft's messages are plain values; this file turns one into a frame and back. The sender is not in the frame: a link
+belongs to one node, whose id its HELLO said.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastkv._core.append import encode_append, parse_append
+from fastkv._core.codes import Opcode
+from fastkv._core.entry import EntryBatch
+from fastkv._core.frames import encode_frame
+from fastkv.log_types import Segment
+
+RAFT_BODY = struct.Struct("<BBHIQQQQQQQQ")
+FORWARD_HEADER = struct.Struct("<IIQ")
+REJECT = 0x01
+
+APPEND_KIND = 5
+"""The kind of message that carries entries and therefore has an opcode of its own; raft.messages.APPEND."""
+
+
+class MessageFields(Protocol):
+    """What this file reads of a Raft message."""
+
+    kind: int
+    term: int
+    index: int
+    log_term: int
+    commit: int
+    reject: bool
+    hint_index: int
+    hint_term: int
+    context: int
+    low_water: int
+    segments: list[Segment]
+
+
+def encode_message(message: MessageFields) -> bytes:
+    """The frame that carries a Raft message."""
+    if message.kind == APPEND_KIND:
+        batches = [(segment.term, segment.batch) for segment in message.segments]
+        body = encode_append(
+            message.term,
+            message.index,
+            message.log_term,
+            message.commit,
+            message.low_water,
+            message.context,
+            batches,
+        )
+        return encode_frame(Opcode.APPEND, 0, 0, 0, body)
+    body = RAFT_BODY.pack(
+        message.kind,
+        REJECT if message.reject else 0,
+        0,
+        0,
+        message.term,
+        message.index,
+        message.log_term,
+        message.commit,
+        message.hint_index,
+        message.hint_term,
+        message.context,
+        message.low_water,
+    )
+    return encode_frame(Opcode.RAFT, 0, 0, 0, body)
+
+
+def decode_append(sender: str, receiver: str, body: bytes, make: Callable[..., Any]) -> Any:
+    """The message of an APPEND frame, made by `make(kind=…, frm=…, …)`. ValueError for anything else."""
+    term, prev_index, prev_term, commit, low_water, context, batches = parse_append(body)
+    segments = []
+    index = prev_index + 1
+    for batch_term, batch in batches:
+        segments.append(Segment(index, batch_term, batch))
+        index += batch.count
+    return make(
+        kind=APPEND_KIND,
+        frm=sender,
+        to=receiver,
+        term=term,
+        index=prev_index,
+        log_term=prev_term,
+        commit=commit,
+        low_water=low_water,
+        context=context,
+        segments=segments,
+    )
+
+
+def decode_raft(sender: str, receiver: str, body: bytes, make: Callable[..., Any]) -> Any:
+    """The message of a RAFT frame. ValueError for anything else."""
+    if len(body) != RAFT_BODY.size:
+        raise ValueError(f"a RAFT body has {RAFT_BODY.size} bytes, not {len(body)}")
+    kind, flags, zero, more_zero, term, index, log_term, commit, hint_index, hint_term, context, low_water = (
+        RAFT_BODY.unpack(body)
+    )
+    if flags & ~REJECT or zero or more_zero:
+        raise ValueError("a RAFT body has reserved bits set")
+    if kind == APPEND_KIND:
+        raise ValueError("entries travel in APPEND frames")
+    return make(
+        kind=kind,
+        frm=sender,
+        to=receiver,
+        term=term,
+        index=index,
+        log_term=log_term,
+        commit=commit,
+        reject=bool(flags & REJECT),
+        hint_index=hint_index,
+        hint_term=hint_term,
+        context=context,
+        low_water=low_water,
+    )
+
+
+def encode_forward(forward_id: int, batch: EntryBatch) -> bytes:
+    """A batch of client commands on its way to the leader."""
+    body = FORWARD_HEADER.pack(batch.count, batch.nbytes, batch.checksum) + batch.data
+    return encode_frame(Opcode.FORWARD, 0, 0, forward_id, body)
+
+
+def decode_forward(body: bytes) -> EntryBatch:
+    """The batch of a FORWARD frame. ValueError for anything else."""
+    if len(body) < FORWARD_HEADER.size:
+        raise ValueError("a FORWARD body ends within its header")
+    count, nbytes, checksum = FORWARD_HEADER.unpack_from(body)
+    if nbytes != len(body) - FORWARD_HEADER.size:
+        raise ValueError(f"a FORWARD body announces {nbytes} bytes and holds {len(body) - FORWARD_HEADER.size}")
+    return EntryBatch(body[FORWARD_HEADER.size :], count, checksum)
