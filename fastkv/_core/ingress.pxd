@@ -22,7 +22,7 @@ cdef class Ingress:
     cdef ReadBatch reads
     cdef bint awake
     cdef Py_ssize_t value_limit_bytes
-    cdef Py_ssize_t open_limit_bytes
+    cdef readonly Py_ssize_t open_limit_bytes
     cdef public uint16_t refuse_writes   # Status that every write is answered with at once; OK to take them
     cdef public uint16_t refuse_reads    # likewise for reads of any consistency
     cdef public uint64_t applied_index   # what a stale read answers with
