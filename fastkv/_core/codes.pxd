@@ -80,7 +80,7 @@ cpdef enum ScanFlag:
     REVERSE = 0x01
     KEYS_ONLY = 0x02
 
-cdef enum:
+cpdef enum:
     FRAME_HEADER_BYTES = 16
     ENTRY_HEADER_BYTES = 8
     COMMAND_HEADER_BYTES = 4

@@ -5,7 +5,7 @@ The body of a PUT or DELETE entry is, byte for byte, the body of the client's fr
 arrival and never encoded again. The same batch bytes are the WAL record's payload and the APPEND frame's.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -22,7 +22,13 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-cdef uint8_t KNOWN_COMMAND_FLAGS = CommandFlag.COMPARE | CommandFlag.WITH_LEASE | CommandFlag.WITH_SESSION
+from fastkv._core import codes
+
+cdef enum:
+    KNOWN_COMMAND_FLAGS = 0x07          # COMPARE, WITH_LEASE, WITH_SESSION
+
+# Entry offsets are 32 bits wide.
+cdef Py_ssize_t MAX_BATCH_BYTES = 0xFFFF_FFFF
 
 
 class Entry(NamedTuple):
@@ -30,6 +36,25 @@ class Entry(NamedTuple):
 
     kind: int
     body: bytes
+
+
+class DecodedCommand(NamedTuple):
+    """A PUT or DELETE, taken apart to be looked at. Not for the hot path."""
+
+    kind: int
+    key: bytes
+    value: bytes
+    compare: int | None
+    lease: int | None
+    session: tuple[int, int] | None
+
+
+class InvalidCommand(ValueError):
+    """The bytes are no command; `status` says why."""
+
+    def __init__(self, status):
+        super().__init__(f"not a command: {codes.Status(status).name}")
+        self.status = status
 
 
 cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil:
@@ -40,7 +65,7 @@ cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t 
     out.compare = out.lease = out.client_id = out.sequence = 0
     if read_u16(&cursor, &out.key_len) < 0 or read_u8(&cursor, &out.flags) < 0 or read_u8(&cursor, &reserved) < 0:
         return Status.INVALID_REQUEST
-    if reserved or out.flags & ~KNOWN_COMMAND_FLAGS:
+    if reserved or out.flags > KNOWN_COMMAND_FLAGS:
         return Status.INVALID_REQUEST
     if out.flags & CommandFlag.COMPARE and read_u64(&cursor, &out.compare) < 0:
         return Status.INVALID_REQUEST
@@ -68,19 +93,22 @@ def encode_command(int kind, const uint8_t[::1] key not None, const uint8_t[::1]
                    compare=None, lease=None, session=None):
     """The body of a PUT or DELETE: what a client sends and what the log stores.
 
-    `compare` is the revision the key must have (0: it must not exist), `session` a pair (client id, sequence).
-    ValueError for a key outside 1 to 511 bytes.
+    `kind` is `Kind.ENTRY_PUT` or `Kind.ENTRY_DELETE`, `compare` the revision that the key must have (0: it must not
+    exist), `session` a pair (client id, sequence). ValueError for a key outside 1 to 511 bytes, a DELETE with a value
+    and another kind; OverflowError for a number outside 64 bits.
     """
     cdef WriteBuffer out = WriteBuffer()
     cdef uint8_t flags = 0
+    if kind != Kind.ENTRY_PUT and (kind != Kind.ENTRY_DELETE or value.shape[0]):
+        raise ValueError("a command is a PUT, or a DELETE without a value")
     if not 1 <= key.shape[0] <= MAX_KEY_BYTES:
         raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {key.shape[0]}")
     if compare is not None:
-        flags |= CommandFlag.COMPARE
+        flags |= <uint8_t>CommandFlag.COMPARE
     if lease is not None:
-        flags |= CommandFlag.WITH_LEASE
+        flags |= <uint8_t>CommandFlag.WITH_LEASE
     if session is not None:
-        flags |= CommandFlag.WITH_SESSION
+        flags |= <uint8_t>CommandFlag.WITH_SESSION
     out.put_u16(<uint16_t>key.shape[0])
     out.put_u8(flags)
     out.put_u8(0)
@@ -89,12 +117,29 @@ def encode_command(int kind, const uint8_t[::1] key not None, const uint8_t[::1]
     if lease is not None:
         out.put_u64(lease)
     if session is not None:
-        out.put_u64(session[0])
-        out.put_u64(session[1])
+        client_id, sequence = session
+        out.put_u64(client_id)
+        out.put_u64(sequence)
     out.put(&key[0], key.shape[0])
     if value.shape[0]:
         out.put(&value[0], value.shape[0])
     return out.take()
+
+
+def decode_command(uint8_t kind, bytes body not None, *, size_t value_limit_bytes=0xFFFF_FFFF):
+    """Take a command's body apart. InvalidCommand, which carries the `Status`, where it is none."""
+    cdef Command command
+    cdef int status = parse_command(
+        kind, <const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), value_limit_bytes, &command)
+    if status != Status.OK:
+        raise InvalidCommand(status)
+    return DecodedCommand(
+        kind,
+        PyBytes_FromStringAndSize(<const char*>command.key, command.key_len),
+        PyBytes_FromStringAndSize(<const char*>command.value, command.value_len),
+        command.compare if command.flags & CommandFlag.COMPARE else None,
+        command.lease if command.flags & CommandFlag.WITH_LEASE else None,
+        (command.client_id, command.sequence) if command.flags & CommandFlag.WITH_SESSION else None)
 
 
 cdef class EntryBatch:
@@ -105,13 +150,17 @@ cdef class EntryBatch:
     """
 
     def __cinit__(self):
+        self.data = b""
+        self.count = 0
         self.offsets = NULL
+        self._checksum = None
 
     def __init__(self, bytes data not None, Py_ssize_t count, checksum=None):
+        if self.count:
+            raise TypeError("a batch does not change")      # and so its index stays true
+        check_entries(data, count)
         self.data = data
         self.count = count
-        self._checksum = None
-        check_entries(data, count)
         if checksum is not None and self.checksum != checksum:
             raise ValueError(f"the batch's checksum is {self.checksum:#x}, {checksum:#x} was announced")
 
@@ -146,20 +195,19 @@ cdef class EntryBatch:
         return self._checksum
 
     def slice(self, Py_ssize_t start, Py_ssize_t stop):
-        """Entries `start` to `stop - 1`, counted from 0, as a batch of their own."""
-        cdef EntryBatch part
+        """Entries `start` to `stop - 1`, counted from 0, as a batch of their own. IndexError where there are none."""
         if not 0 <= start < stop <= self.count:
             raise IndexError(f"no entries {start} to {stop} in a batch of {self.count}")
         if start == 0 and stop == self.count:
             return self
         self.index_entries()
-        part = EntryBatch.__new__(EntryBatch)
-        part.data = self.data[self.offsets[start]:self.offsets[stop]]
-        part.count = stop - start
-        return part
+        return unchecked(self.data[self.offsets[start]:self.offsets[stop]], stop - start)
 
     def fit(self, Py_ssize_t start, Py_ssize_t max_bytes):
-        """The largest `stop` for which entries `start` to `stop - 1` take at most `max_bytes`; at least `start + 1`."""
+        """The largest `stop` for which entries `start` to `stop - 1` take at most `max_bytes`; at least `start + 1`.
+
+        IndexError where there is no entry `start`.
+        """
         cdef Py_ssize_t low, high, middle
         if not 0 <= start < self.count:
             raise IndexError(f"no entry {start} in a batch of {self.count}")
@@ -186,6 +234,22 @@ cdef class EntryBatch:
                 self.data[self.offsets[i] + ENTRY_HEADER_BYTES:self.offsets[i + 1]]))
         return entries
 
+    def check_commands(self, size_t value_limit_bytes):
+        """ValueError unless every entry is a well-formed PUT or DELETE with a value of at most `value_limit_bytes`."""
+        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.data)
+        cdef const uint8_t* at
+        cdef Command command
+        cdef Py_ssize_t i
+        cdef int status
+        self.index_entries()
+        for i in range(self.count):
+            at = data + self.offsets[i]
+            if at[4] != Kind.ENTRY_PUT and at[4] != Kind.ENTRY_DELETE:
+                raise ValueError(f"entry {i} of {self.count} is of kind {at[4]}, neither PUT nor DELETE")
+            status = parse_command(at[4], at + ENTRY_HEADER_BYTES, load_u32(at), value_limit_bytes, &command)
+            if status != Status.OK:
+                raise InvalidCommand(status)
+
     def __len__(self):
         return self.count
 
@@ -204,8 +268,10 @@ cdef int check_entries(bytes data, Py_ssize_t count) except -1:
     cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(data)
     cdef Py_ssize_t left = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t i, nbytes
-    if left >= <Py_ssize_t>1 << 32:
-        raise ValueError("a batch has less than 4 GiB")
+    if count < 1:
+        raise ValueError(f"a batch has at least one entry, not {count}")
+    if left > MAX_BATCH_BYTES:
+        raise ValueError(f"a batch has less than 4 GiB, not {left} bytes")
     for i in range(count):
         if left < ENTRY_HEADER_BYTES:
             raise ValueError(f"the batch ends within entry {i} of {count}")
@@ -216,9 +282,17 @@ cdef int check_entries(bytes data, Py_ssize_t count) except -1:
             raise ValueError(f"entry {i} of {count} has reserved bits set")
         at += nbytes
         left -= nbytes
-    if left or count < 1:
+    if left:
         raise ValueError(f"a batch of {count} entries is followed by {left} bytes")
     return 0
+
+
+cdef EntryBatch unchecked(bytes data, Py_ssize_t count):
+    """A batch of entries that this module has written or checked before."""
+    cdef EntryBatch batch = EntryBatch.__new__(EntryBatch)
+    batch.data = data
+    batch.count = count
+    return batch
 
 
 cdef class BatchBuilder:
@@ -229,7 +303,10 @@ cdef class BatchBuilder:
         self.count = 0
 
     cdef int add(self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes) except -1:
-        cdef uint8_t* at = self.buffer.extend(ENTRY_HEADER_BYTES + nbytes)
+        cdef uint8_t* at
+        if nbytes > MAX_BATCH_BYTES - ENTRY_HEADER_BYTES - self.buffer.length:
+            raise OverflowError("a batch has less than 4 GiB")
+        at = self.buffer.extend(ENTRY_HEADER_BYTES + nbytes)
         store_u32(at, <uint32_t>nbytes)
         at[4] = kind
         at[5] = 0
@@ -240,7 +317,7 @@ cdef class BatchBuilder:
         return 0
 
     def append(self, uint8_t kind, const uint8_t[::1] body not None):
-        """Add one entry."""
+        """Add one entry. OverflowError where the batch would reach 4 GiB."""
         self.add(kind, &body[0] if body.shape[0] else NULL, body.shape[0])
 
     @property
@@ -253,12 +330,8 @@ cdef class BatchBuilder:
 
     def take(self):
         """The entries as a batch; the builder is empty afterwards. ValueError when it is empty."""
-        cdef EntryBatch batch
-        if not self.count:
+        cdef Py_ssize_t count = self.count
+        if not count:
             raise ValueError("a batch has at least one entry")
-        # What the builder has written itself needs no check.
-        batch = EntryBatch.__new__(EntryBatch)
-        batch.count = self.count
-        batch.data = self.buffer.take()
         self.count = 0
-        return batch
+        return unchecked(self.buffer.take(), count)
