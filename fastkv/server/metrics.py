@@ -17,11 +17,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from fastkv.version import __version__
 
@@ -71,11 +71,8 @@ class Distribution:
 
     def buckets(self) -> list[tuple[str, float]]:
         """The cumulative buckets of a Prometheus histogram."""
-        cumulative, buckets = 0, []
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            cumulative += count
-            buckets.append((floatToGoString(bound), float(cumulative)))
-        return buckets
+        names = (*map(str, self.bounds), "+Inf")
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class RequestMetrics:
@@ -225,6 +222,4 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 
 def _histogram(name: str, text: str, distribution: Distribution) -> Metric:
-    return HistogramMetricFamily(
-        f"{PREFIX}_{name}", text, buckets=distribution.buckets(), sum_value=distribution.total
-    )
+    return HistogramMetricFamily(f"{PREFIX}_{name}", text, buckets=distribution.buckets(), sum_value=distribution.total)

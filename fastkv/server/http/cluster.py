@@ -11,7 +11,7 @@ from fastkv.server.http.responses import METRICS, RETRY_AFTER, HttpError, json_b
 from fastkv.version import __version__
 
 ENDPOINTS = {
-    "PUT /kv/{key}": "store a value: JSON {\"value\": …} or {\"value_base64\": …}, or the raw body of any other type",
+    "PUT /kv/{key}": 'store a value: JSON {"value": …} or {"value_base64": …}, or the raw body of any other type',
     "GET /kv/{key}": "read a value",
     "DELETE /kv/{key}": "delete a key",
     "GET /kv": "list keys: prefix, start, end, limit, reverse, keys_only, cursor, consistency",

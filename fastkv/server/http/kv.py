@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import struct
 from typing import Any
 
 import orjson
@@ -15,11 +14,7 @@ from fastkv.server.http.context import Context
 from fastkv.server.http.params import Params, etag_listed, invalid, key_from_path, shown, write_condition
 from fastkv.server.http.request import Request
 from fastkv.server.http.responses import BYTES, HttpError, error_from_status, etag, json_body, set_bytes
-
-RECORD = struct.Struct("<QQQQ")
-"""A record's header: mod revision, create revision, version, lease; the value follows."""
-STALE_PREFIX = struct.Struct("<QII")
-"""In front of a stale read's answer: applied index, age in milliseconds, 0."""
+from fastkv.wire.client import STALE_PREFIX_BYTES, decode_record, decode_stale_prefix
 
 # As plain integers: an IntEnum's members cost a lookup and a slow comparison each.
 _OK, _KEY_NOT_FOUND, _PRECONDITION_FAILED = map(int, (Status.OK, Status.KEY_NOT_FOUND, Status.PRECONDITION_FAILED))
@@ -94,34 +89,33 @@ def _get_done(request: Request, status: int, flags: int, revision: int, payload:
         return
     members: dict[str, Any] = {}
     headers = b""
-    start = 0
     if flags & _STALE:
-        start = STALE_PREFIX.size
-        applied_index, age_ms, _ = STALE_PREFIX.unpack_from(payload)
+        applied_index, age_ms = decode_stale_prefix(payload)
+        payload = payload[STALE_PREFIX_BYTES:]
         headers = b"X-Fastkv-Applied-Index: %d\r\nX-Fastkv-Age-Ms: %d\r\n" % (applied_index, age_ms)
         members = {"applied_index": applied_index, "age_ms": age_ms}
     if status == _KEY_NOT_FOUND:
         request.fail(key_not_found(request.key, members, headers))
         return
-    mod_revision, _, version, _ = RECORD.unpack_from(payload, start)
-    if b"if-match" in request.headers and not etag_listed(request.headers[b"if-match"], mod_revision):
-        request.fail(precondition_failed(request.key, mod_revision))
+    record = decode_record(payload)
+    revision = record.mod_revision
+    if b"if-match" in request.headers and not etag_listed(request.headers[b"if-match"], revision):
+        request.fail(precondition_failed(request.key, revision))
         return
-    if b"if-none-match" in request.headers and etag_listed(request.headers[b"if-none-match"], mod_revision):
-        request.not_modified(mod_revision)
+    if b"if-none-match" in request.headers and etag_listed(request.headers[b"if-none-match"], revision):
+        request.not_modified(revision)
         return
-    headers += etag(mod_revision)
-    value = payload[start + RECORD.size :]
+    headers += etag(revision)
     if wants(request, BYTES):
         # nosniff: a browser must not take somebody's value for a page of this origin.
-        headers += b"X-Fastkv-Version: %d\r\nX-Content-Type-Options: nosniff\r\n" % version
-        request.respond(200, value, content_type=BYTES, headers=headers)
+        headers += b"X-Fastkv-Version: %d\r\nX-Content-Type-Options: nosniff\r\n" % record.version
+        request.respond(200, record.value, content_type=BYTES, headers=headers)
         return
     answer: dict[str, Any] = {}
     set_bytes(answer, "key", request.key)
-    set_bytes(answer, "value", value)
-    answer["revision"] = mod_revision
-    answer["version"] = version
+    set_bytes(answer, "value", record.value)
+    answer["revision"] = revision
+    answer["version"] = record.version
     answer.update(members)
     request.respond(200, json_body(answer), headers=headers)
 
@@ -163,7 +157,7 @@ def _value_from_json(body: bytes) -> str | bytes:
         invalid(f"there is no member {shown(min(unknown).encode())!r} here, only value and value_base64")
     if len(document) != 1:
         raise HttpError(400, "VALUE_REQUIRED", 'the body has to have one of the members "value" and "value_base64"')
-    (name, value), = document.items()
+    ((name, value),) = document.items()
     if not isinstance(value, str):
         raise HttpError(400, "VALUE_REQUIRED", f'"{name}" has to be a string')
     if name == "value":

@@ -17,7 +17,7 @@ from fastkv.server.http.kv import wants
 from fastkv.server.http.params import Params, invalid
 from fastkv.server.http.request import Request
 from fastkv.server.http.responses import NDJSON, error_from_status, json_body, set_bytes
-from fastkv.wire.client import ScanPage, ScanRequest, decode_scan_response, encode_scan_request
+from fastkv.wire.client import ScanPage, ScanRequest, decode_scan_page, encode_scan_request
 
 LIST_PARAMS = ("prefix", "start", "end", "limit", "reverse", "keys_only", "cursor", "consistency")
 STREAM_PAGE_ITEMS = 256
@@ -79,6 +79,8 @@ def decode_cursor(text: bytes) -> tuple[Range, bytes]:
         keys_only=bool(flags & _KEYS_ONLY),
         consistency=consistency,
     )
+    if known.encode_cursor(data[cursor_at:]).encode() != text:
+        raise ValueError("not written as this server writes it")
     return known, data[cursor_at:]
 
 
@@ -127,12 +129,10 @@ def list_keys(context: Context, request: Request) -> None:
         if status != Status.OK:
             request.fail(error_from_status(status, payload))
             return
-        page = decode_scan_response(payload)
+        page = decode_scan_page(payload)
         items = _items(page, keys_only=asked.keys_only)
         following = asked.encode_cursor(page.cursor) if page.cursor else None
-        request.respond_json(
-            200, {"items": items, "count": len(items), "cursor": following, "revision": page.revision}
-        )
+        request.respond_json(200, {"items": items, "count": len(items), "cursor": following, "revision": page.revision})
 
     request.finish = page_done
     most = context.limits.scan_page_items
@@ -183,7 +183,7 @@ class _Stream:
             else:
                 request.fail(error)
             return
-        page = decode_scan_response(payload)
+        page = decode_scan_page(payload)
         items = _items(page, keys_only=self._asked.keys_only)
         lines = b"".join(map(json_body, items))
         self._cursor = page.cursor

@@ -55,6 +55,7 @@ class HttpProtocol(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._dispatched = 0
         self._output: list[bytes] = []
+        self._output_bytes = 0
         self._corked = False
         self._turn_due = False
         self._close_due = False
@@ -137,7 +138,11 @@ class HttpProtocol(asyncio.Protocol):
         self._turn()
 
     def abort(self) -> None:
-        """Close at once, and drop what is not sent."""
+        """Close at once, and drop what is not sent and what is not answered."""
+        self._reader.stop()
+        self._queue.clear()
+        self._dispatched = 0
+        self._output.clear()
         if self._transport is not None:
             self._transport.abort()
 
@@ -157,7 +162,7 @@ class HttpProtocol(asyncio.Protocol):
         """A request has output, or is finished."""
         queue = self._queue
         if not queue or queue[0] is not request:
-            return      # its turn comes, or the connection is gone
+            return  # its turn comes, or the connection is gone
         self._collect()
         if self._corked or self._turn_due:
             return
@@ -179,21 +184,18 @@ class HttpProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._corked:
             return
-        self._hand_out()
+        self._hand_out(transport)
         if not self._queue and self._reader.continue_due:
             self._reader.continue_due = False
             self._output.append(CONTINUE)
-        output = self._output
-        if output:
-            self._output = []
-            transport.write(output[0] if len(output) == 1 else b"".join(output))
+        self._write(transport)
         if self._queue:
             self._continue_stream(self._queue[0])
         elif self._close_due and not self._lingering:
             self._hang_up(transport)
         self._balance(transport)
 
-    def _hand_out(self) -> None:
+    def _hand_out(self, transport: asyncio.Transport) -> None:
         queue = self._queue
         self._corked = True
         while self._dispatched < len(queue) and self._dispatched < MAX_DISPATCHED and not self._write_paused:
@@ -201,7 +203,16 @@ class HttpProtocol(asyncio.Protocol):
             self._dispatched += 1
             request.started = time.perf_counter()
             self.server.handle(request)
+            if self._output_bytes > OUTPUT_HIGH_BYTES:
+                self._write(transport)  # answers that come at once must not pile up here, unseen by the transport
         self._corked = False
+
+    def _write(self, transport: asyncio.Transport) -> None:
+        output = self._output
+        if output:
+            self._output = []
+            self._output_bytes = 0
+            transport.write(output[0] if len(output) == 1 else b"".join(output))
 
     def _collect(self) -> None:
         """Move the output of the foremost requests into one list, as far as they are finished."""
@@ -210,6 +221,7 @@ class HttpProtocol(asyncio.Protocol):
             request = queue[0]
             if request.output:
                 self._output.append(request.output)
+                self._output_bytes += len(request.output)
                 request.output = b""
             if not request.finished:
                 return

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 HEAD_LIMIT_BYTES = 16 * 1024
 """Request line, headers and trailers together; and any run of bytes that the parser makes nothing of."""
 
-_HEADER_OVERHEAD_BYTES = 4      # ": " and CRLF
+_HEADER_OVERHEAD_BYTES = 4  # ": " and CRLF
 _KNOWN_HEADERS = frozenset(
     {
         b"accept",
@@ -91,6 +91,15 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Take what the socket had."""
+        if len(data) <= HEAD_LIMIT_BYTES:
+            self._feed(data)
+            return
+        # In parts, so that a head without an end is noticed however much of it comes at once.
+        view = memoryview(data)
+        for start in range(0, len(data), HEAD_LIMIT_BYTES):
+            self._feed(view[start : start + HEAD_LIMIT_BYTES])
+
+    def _feed(self, data: bytes | memoryview) -> None:
         while data and not self.deaf:
             if self._upgrade_body_bytes:
                 data = self._feed_upgrade_body(data)
@@ -191,7 +200,7 @@ class RequestReader:
         if coding is not None and (coding.strip().lower() != b"chunked" or request.http_1_0):
             self.refuse(501, "UNSUPPORTED", "the only transfer coding supported is chunked, in HTTP/1.1")
             return
-        length = int(headers.get(b"content-length", b"0"))      # digits: the parser has seen to it
+        length = int(headers.get(b"content-length", b"0"))  # digits: the parser has seen to it
         if length > self._body_limit_bytes:
             self._refuse_body()
             return
@@ -230,9 +239,9 @@ class RequestReader:
     def _refuse_body(self) -> None:
         self.refuse(413, "VALUE_TOO_LARGE", f"a request's body has at most {self._body_limit_bytes} bytes")
 
-    def _feed_upgrade_body(self, data: bytes) -> bytes:
+    def _feed_upgrade_body(self, data: bytes | memoryview) -> bytes | memoryview:
         """Take the body of a request whose upgrade was declined. Returns what follows it."""
-        part = data[: self._upgrade_body_bytes]
+        part = bytes(data[: self._upgrade_body_bytes])
         self._upgrade_body_bytes -= len(part)
         self.on_body(part)
         if not self._upgrade_body_bytes and self._request is not None:

@@ -147,7 +147,7 @@ class Request:
     def start_stream(self, content_type: bytes) -> None:
         """Begin an answer of unknown length: `send` and, last, `end_stream` or `break_stream` follow."""
         if self.http_1_0:
-            self.keep_alive = False     # only the end of the connection can end the body
+            self.keep_alive = False  # only the end of the connection can end the body
         self.streaming = True
         self.output = head(
             200,

@@ -135,8 +135,7 @@ class HttpServer:
         return [
             connection
             for connection in self.connections
-            if connection.since < shortest
-            and connection.since + limits.get(connection.state, float("inf")) < self.now
+            if connection.since < shortest and connection.since + limits.get(connection.state, float("inf")) < self.now
         ]
 
 

@@ -1,0 +1,159 @@
+"""The metrics of a node, read back by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from fastkv.server.metrics import REQUEST_BOUNDS_S, Distribution, Figures, NodeMetrics, RequestMetrics
+from fastkv.version import __version__
+
+PROMISED = {
+    "server_has_leader": "gauge",
+    "server_is_leader": "gauge",
+    "server_leader_changes_total": "counter",
+    "raft_term": "gauge",
+    "raft_commit_index": "gauge",
+    "raft_applied_index": "gauge",
+    "raft_proposals_committed_total": "counter",
+    "raft_proposals_applied_total": "counter",
+    "raft_proposals_failed_total": "counter",
+    "raft_proposals_pending": "gauge",
+    "wal_fsync_duration_seconds": "histogram",
+    "wal_batch_entries": "histogram",
+    "checkpoint_duration_seconds": "histogram",
+    "peer_round_trip_seconds": "gauge",
+    "request_duration_seconds": "histogram",
+    "requests_total": "counter",
+    "keys": "gauge",
+    "store_bytes": "gauge",
+    "watchers": "gauge",
+    "connections": "gauge",
+    "snapshot_open": "gauge",
+    "build_info": "gauge",
+}
+
+
+def figures(**changed: Any) -> Figures:
+    plain: dict[str, Any] = {
+        "has_leader": True,
+        "is_leader": False,
+        "leader_changes": 2,
+        "term": 3,
+        "commit_index": 10,
+        "applied_index": 9,
+        "proposals_committed": 8,
+        "proposals_applied": 7,
+        "proposals_failed": 1,
+        "proposals_pending": 4,
+        "keys": 100,
+        "store_bytes": 1 << 20,
+        "log_bytes": 1 << 26,
+        "connections": {"client": 5, "peer": 2, "http": 1},
+    }
+    return Figures(**{**plain, **changed})
+
+
+def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def value(text: bytes, name: str, **labels: str) -> float:
+    return samples(text)[f"fastkv_{name}", frozenset(labels.items())]
+
+
+def test_every_promised_metric_is_there_with_its_type() -> None:
+    requests = RequestMetrics()
+    requests.observe("get", "OK", 0.001)
+    text = NodeMetrics(lambda: figures(peer_round_trip_seconds={"node-2": 0.001}), [requests]).render()
+    types = dict(re.findall(r"^# TYPE fastkv_(\S+) (\S+)$", text.decode(), re.MULTILINE))
+    assert {name: types.get(name) for name in PROMISED} == PROMISED
+    names = {name for name, _ in samples(text)}
+    for name, kind in PROMISED.items():
+        assert f"fastkv_{name}{'_bucket' if kind == 'histogram' else ''}" in names, "a type without a sample"
+
+
+def test_every_name_begins_with_fastkv_and_has_a_help() -> None:
+    text = NodeMetrics(figures, []).render().decode()
+    lines = text.splitlines()
+    assert all(line.startswith(("fastkv_", "# HELP fastkv_", "# TYPE fastkv_")) for line in lines)
+    assert text.count("# HELP") == text.count("# TYPE")
+    assert text.endswith("\n")
+    assert "fastkv_process_resident_memory_bytes" in text
+
+
+def test_figures_are_read_at_each_scrape() -> None:
+    now = figures()
+    metrics = NodeMetrics(lambda: now, [])
+    text = metrics.render()
+    assert value(text, "server_has_leader") == 1
+    assert value(text, "server_is_leader") == 0
+    assert value(text, "raft_term") == 3
+    assert value(text, "server_leader_changes_total") == 2
+    assert value(text, "connections", kind="http") == 1
+    assert value(text, "build_info", version=__version__, python=__import__("platform").python_version()) == 1
+    now.term, now.is_leader = 4, True
+    assert value(metrics.render(), "raft_term") == 4
+    assert value(metrics.render(), "server_is_leader") == 1
+
+
+def test_two_nodes_in_one_process_do_not_meet() -> None:
+    first, second = NodeMetrics(lambda: figures(term=1), []), NodeMetrics(lambda: figures(term=2), [])
+    assert (value(first.render(), "raft_term"), value(second.render(), "raft_term")) == (1, 2)
+
+
+def test_requests_of_all_faces_are_added_up() -> None:
+    http, raw = RequestMetrics(), RequestMetrics()
+    for face in (http, raw):
+        face.observe("get", "OK", 0.002)
+    http.observe("get", "KEY_NOT_FOUND", 20.0)
+    raw.observe("put", "OK", 0.00005)
+    text = NodeMetrics(figures, [http, raw]).render()
+    assert value(text, "requests_total", op="get", code="OK") == 2
+    assert value(text, "requests_total", op="get", code="KEY_NOT_FOUND") == 1
+    assert value(text, "requests_total", op="put", code="OK") == 1
+    assert value(text, "request_duration_seconds_bucket", op="get", le="0.001") == 0
+    assert value(text, "request_duration_seconds_bucket", op="get", le="0.0025") == 2
+    assert value(text, "request_duration_seconds_bucket", op="get", le="10.0") == 2
+    assert value(text, "request_duration_seconds_bucket", op="get", le="+Inf") == 3
+    assert value(text, "request_duration_seconds_count", op="get") == 3
+    assert value(text, "request_duration_seconds_sum", op="get") == pytest.approx(20.004)
+    assert value(text, "request_duration_seconds_bucket", op="put", le="0.0001") == 1
+    # A scrape changes nothing.
+    assert sum(http.durations["get"].counts) == 2
+    assert http.totals["get", "OK"] == 1
+
+
+def test_a_label_cannot_break_the_format() -> None:
+    text = NodeMetrics(lambda: figures(peer_round_trip_seconds={'node"\n2\\': 0.5}), []).render()
+    assert value(text, "peer_round_trip_seconds", peer='node"\n2\\') == 0.5
+
+
+@given(st.lists(st.floats(0, 30)))
+def test_buckets_are_cumulative(values: list[float]) -> None:
+    distribution = Distribution(REQUEST_BOUNDS_S)
+    for one in values:
+        distribution.observe(one)
+    buckets = distribution.buckets()
+    assert [count for _, count in buckets] == [sum(one <= float(bound) for one in values) for bound, _ in buckets]
+    assert buckets[-1] == ("+Inf", len(values))
+    assert distribution.total == pytest.approx(sum(values))
+
+
+def test_a_distribution_fits_its_bounds() -> None:
+    counted = Distribution((1.0, 2.0), [5, 6, 7], 30.0)
+    counted.add(Distribution((1.0, 2.0), [1, 1, 1], 5.0))
+    assert (counted.counts, counted.total) == ([6, 7, 8], 35.0)
+    with pytest.raises(ValueError, match="need 3 counters"):
+        Distribution((1.0, 2.0), [1, 2])
+    with pytest.raises(ValueError, match="different bounds"):
+        counted.add(Distribution((1.0,)))
