@@ -21,7 +21,8 @@ cdef struct Command:
 
 # Reads a command body. Answers a Status: OK, or what is wrong with it (INVALID_KEY, KEY_TOO_LARGE, VALUE_TOO_LARGE,
 # INVALID_REQUEST). Needs no GIL and touches nothing outside [body, body + nbytes).
-cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil
+cdef int parse_command(
+    uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil
 
 
 cdef class EntryBatch:
@@ -31,6 +32,8 @@ cdef class EntryBatch:
     cdef object _checksum           # int, or None until asked for
 
     cdef int index_entries(self) except -1
+    # Length of the entries [start, stop). The caller keeps to the batch.
+    cdef Py_ssize_t span_bytes(self, Py_ssize_t start, Py_ssize_t stop) except -1
 
 
 cdef class BatchBuilder:

@@ -57,7 +57,8 @@ class InvalidCommand(ValueError):
         self.status = status
 
 
-cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil:
+cdef int parse_command(
+        uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil:
     cdef Cursor cursor
     cdef uint8_t reserved = 0
     cursor_init(&cursor, body, nbytes)
@@ -89,41 +90,46 @@ cdef int parse_command(uint8_t kind, const uint8_t* body, size_t nbytes, size_t 
     return Status.OK
 
 
-def encode_command(int kind, const uint8_t[::1] key not None, const uint8_t[::1] value not None=b"", *,
-                   compare=None, lease=None, session=None):
+def encode_command(int kind, bytes key not None, bytes value not None=b"", *, compare=None, lease=None, session=None):
     """The body of a PUT or DELETE: what a client sends and what the log stores.
 
     `kind` is `Kind.ENTRY_PUT` or `Kind.ENTRY_DELETE`, `compare` the revision that the key must have (0: it must not
     exist), `session` a pair (client id, sequence). ValueError for a key outside 1 to 511 bytes, a DELETE with a value
     and another kind; OverflowError for a number outside 64 bits.
     """
-    cdef WriteBuffer out = WriteBuffer()
+    cdef Py_ssize_t key_len = PyBytes_GET_SIZE(key), value_len = PyBytes_GET_SIZE(value)
+    cdef uint64_t[4] numbers
+    cdef Py_ssize_t count = 0
     cdef uint8_t flags = 0
-    if kind != Kind.ENTRY_PUT and (kind != Kind.ENTRY_DELETE or value.shape[0]):
+    cdef bytes body
+    cdef uint8_t* at
+    if kind != Kind.ENTRY_PUT and (kind != Kind.ENTRY_DELETE or value_len):
         raise ValueError("a command is a PUT, or a DELETE without a value")
-    if not 1 <= key.shape[0] <= MAX_KEY_BYTES:
-        raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {key.shape[0]}")
+    if not 1 <= key_len <= MAX_KEY_BYTES:
+        raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {key_len}")
     if compare is not None:
         flags |= <uint8_t>CommandFlag.COMPARE
+        numbers[count] = compare
+        count += 1
     if lease is not None:
         flags |= <uint8_t>CommandFlag.WITH_LEASE
+        numbers[count] = lease
+        count += 1
     if session is not None:
         flags |= <uint8_t>CommandFlag.WITH_SESSION
-    out.put_u16(<uint16_t>key.shape[0])
-    out.put_u8(flags)
-    out.put_u8(0)
-    if compare is not None:
-        out.put_u64(compare)
-    if lease is not None:
-        out.put_u64(lease)
-    if session is not None:
-        client_id, sequence = session
-        out.put_u64(client_id)
-        out.put_u64(sequence)
-    out.put(&key[0], key.shape[0])
-    if value.shape[0]:
-        out.put(&value[0], value.shape[0])
-    return out.take()
+        numbers[count], numbers[count + 1] = session
+        count += 2
+    body = PyBytes_FromStringAndSize(NULL, COMMAND_HEADER_BYTES + 8 * count + key_len + value_len)
+    at = <uint8_t*>PyBytes_AS_STRING(body)
+    store_u16(at, <uint16_t>key_len)
+    at[2] = flags
+    at[3] = 0
+    at += COMMAND_HEADER_BYTES
+    memcpy(at, numbers, 8 * count)
+    at += 8 * count
+    memcpy(at, PyBytes_AS_STRING(key), key_len)
+    memcpy(at + key_len, PyBytes_AS_STRING(value), value_len)
+    return body
 
 
 def decode_command(uint8_t kind, bytes body not None, *, size_t value_limit_bytes=0xFFFF_FFFF):
@@ -181,6 +187,12 @@ cdef class EntryBatch:
             at += ENTRY_HEADER_BYTES + load_u32(data + at)
         self.offsets[self.count] = at
         return 0
+
+    cdef Py_ssize_t span_bytes(self, Py_ssize_t start, Py_ssize_t stop) except -1:
+        if start == 0 and stop == self.count:
+            return PyBytes_GET_SIZE(self.data)
+        self.index_entries()
+        return self.offsets[stop] - self.offsets[start]
 
     @property
     def nbytes(self):

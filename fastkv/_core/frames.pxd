@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
-# A complete frame. The body is borrowed: good until the reader's next compact() or reserve().
+# A complete frame. The body is borrowed: good until the reader's next compact(), reserve() or get_buffer().
 cdef struct Frame:
     const uint8_t* body
     uint64_t request_id
@@ -14,17 +14,22 @@ cdef struct Frame:
 
 
 cdef class FrameReader:
-    cdef uint8_t* data
+    cdef bytearray memory               # None while nothing has been received that is not taken yet
+    cdef object view                    # of the whole memory, made on first need
+    cdef uint8_t* data                  # the memory's bytes
     cdef Py_ssize_t capacity
     cdef Py_ssize_t start               # the first byte that no frame has been cut from
     cdef Py_ssize_t end                 # behind the last byte received
-    cdef Py_ssize_t exports             # memoryviews of our memory that are alive
     cdef public Py_ssize_t limit_bytes
-    cdef Py_ssize_t wanted              # capacity that the frame under way needs
-    cdef bint filled                    # the last read filled all the room it was given
 
-    cdef int reserve(self, Py_ssize_t hint) except -1
-    cdef int received_bytes(self, Py_ssize_t nbytes) except -1
-    # 1: out holds the next complete frame; 0: there is none. Raises FrameTooLarge.
+    # Makes room at data + end: at least one byte, usually 64 KiB. Raises FrameTooLarge, or BufferError where complete
+    # frames fill the memory.
+    cdef int reserve(self) except -1
+    cdef Py_ssize_t body_bytes(self) except -1
+    # nbytes have been received at data + end. ValueError where there was less room.
+    cpdef object received(self, Py_ssize_t nbytes)
+    # 1: out holds the next complete frame; 0: there is none. Raises FrameTooLarge, and again at each call.
     cdef int next(self, Frame* out) except -1
-    cdef int compact(self) except -1
+    # Done with the frames cut so far: moves the incomplete rest to the front, lets go of the memory where all is cut.
+    cdef void compact(self) noexcept
+    cpdef object get_buffer(self, Py_ssize_t hint=*)
