@@ -123,7 +123,7 @@ BAD_FILES = {
     "raft:\n  election_timeout_ms: fast": (2, "'fast'", "a whole number"),
     "raft:\n  election_timeout_ms:": (2, "None", "a whole number"),
     "raft:\n  election_timeout_ms: [1]": (2, "raft.election_timeout_ms", "one value is expected"),
-    "raft:\n  heartbeat_timeout_ms: 30\n  election_timeout_ms: 89": (3, "89", "x raft.heartbeat_timeout_ms, which is 90"),
+    "raft:\n  heartbeat_timeout_ms: 30\n  election_timeout_ms: 89": (3, ": 89 ", "heartbeat_timeout_ms, which is 90"),
     "raft:\n  heartbeat_timeout_ms: 40": (2, "raft.election_timeout_ms: 100", "which is 120"),
     "raft: 5": (1, "raft", "a mapping is expected"),
     "- raft": (1, "", "a mapping is expected"),

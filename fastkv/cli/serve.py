@@ -1,0 +1,42 @@
+"""`fastkv serve`: run one node until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fastkv.cli.options import config_option, data_dir_option, log_format_option, log_level_option
+from fastkv.cli.output import reported
+from fastkv.config import load_config
+
+
+@click.command()
+@config_option
+@click.option("--node-id", help="Which of the cluster's nodes this is. Also RAFT_NODE_ID.")
+@data_dir_option
+@click.option("--http-port", type=int, help="Also KV_HTTP_PORT. [default: raw-TCP port - 920]")
+@click.option("--raft-port", type=int, help="The raw-TCP port, for clients and nodes. Also KV_RAFT_PORT.")
+@click.option("--host", help="The address to listen on. Also KV_HOST. [default: the node's own, or 127.0.0.1]")
+@log_level_option
+@log_format_option
+def serve(config: Path | None, **flags: object) -> None:
+    """Run one node.
+
+    Without a configuration it is a single durable node on 127.0.0.1: HTTP on 8081, raw TCP on 9001, data in
+    ./data/node-1. SIGTERM or Ctrl-C stops it cleanly.
+
+    \b
+    Example:
+      fastkv serve
+      fastkv serve --config config/multi-node-cluster.yaml --node-id node-2
+    """
+    with reported():
+        settings = load_config(config, os.environ, flags)
+        # Here and not above: every other command does without the server's half of the program.
+        from fastkv.server.runtime import run
+
+        status = run(settings)
+    sys.exit(status)
