@@ -1,6 +1,10 @@
-"""What clients and servers say to each other: bodies of frames, for clients, servers and tests.
+"""What clients and servers say to each other: the bodies of their frames, for clients, servers and tests.
 
-GET, PUT and DELETE requests are read by compiled code on the server and never pass through here.
+A server reads GET, PUT and DELETE requests in compiled code; they never pass through here, and PUT and DELETE are
+written by `fastkv._core.entry.encode_command`. The layouts are specified in docs/protocol.md.
+
+Reserved bits of a request have to be 0, so that a later version can give them a meaning that an earlier one refuses
+instead of missing it. Those of an answer are ignored.
 """
 
 from __future__ import annotations
@@ -8,10 +12,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from fastkv._core.codes import PROTOCOL_VERSION as PROTOCOL_VERSION
 from fastkv._core.codes import Consistency, ScanFlag
 
 MAGIC = b"fkv1"
-PROTOCOL_VERSION = 1
 CLIENT_ROLE = 1
 PEER_ROLE = 2
 
@@ -26,8 +30,8 @@ _RECORD = struct.Struct("<QQQQ")
 _STALE = struct.Struct("<QII")
 _REVISION = struct.Struct("<Q")
 
-RECORD_HEADER_BYTES = _RECORD.size
 STALE_PREFIX_BYTES = _STALE.size
+"""In front of a stale read's answer: what `decode_stale_prefix` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +98,23 @@ class ScanPage:
 class _Reader:
     """Reads fields one after the other; ValueError where the bytes end too soon."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, start: int = 0) -> None:
         self._body = body
-        self._at = 0
+        self._at = start
 
     def fields(self, layout: struct.Struct) -> tuple[int, ...]:
-        end = self._at + layout.size
-        if end > len(self._body):
-            raise ValueError(f"the body of {len(self._body)} bytes ends too soon")
-        values = layout.unpack_from(self._body, self._at)
-        self._at = end
-        return values
+        return layout.unpack_from(self._body, self._pass(layout.size))
 
     def span(self, nbytes: int) -> bytes:
-        end = self._at + nbytes
+        start = self._pass(nbytes)
+        return self._body[start : self._at]
+
+    def _pass(self, nbytes: int) -> int:
+        start, end = self._at, self._at + nbytes
         if end > len(self._body):
             raise ValueError(f"the body of {len(self._body)} bytes ends too soon")
-        taken = self._body[self._at : end]
         self._at = end
-        return taken
+        return start
 
     def string(self) -> bytes:
         return self.span(self.fields(_LENGTH)[0])
@@ -125,30 +127,34 @@ class _Reader:
             raise ValueError(f"{len(self._body) - self._at} bytes too many")
 
 
-def _string(value: bytes) -> bytes:
+def _length(value: bytes) -> int:
     if len(value) > 0xFFFF:
-        raise ValueError(f"a string of {len(value)} bytes does not fit a frame")
-    return _LENGTH.pack(len(value)) + value
+        raise ValueError(f"a byte string of the wire has at most 65535 bytes, not {len(value)}")
+    return len(value)
+
+
+def _string(value: bytes) -> bytes:
+    return _LENGTH.pack(_length(value)) + value
 
 
 def encode_hello_body(role: int, own_id: str, cluster: str, credentials: bytes = b"") -> bytes:
-    """The body of HELLO."""
+    """The body of HELLO. ValueError for a string of more than 65535 bytes, here and in the other encoders."""
     header = _HELLO.pack(MAGIC, PROTOCOL_VERSION, role, 0)
     return header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
 
 
 def decode_hello(body: bytes) -> Hello:
-    """ValueError where the body is no HELLO. Of another version, only the version is read."""
+    """ValueError where the body is no HELLO. Of another version only the version and the role are read."""
     if len(body) < _HELLO.size or body[:4] != MAGIC:
         raise ValueError("the magic bytes are missing")
     _, version, role, reserved = _HELLO.unpack_from(body)
     if version != PROTOCOL_VERSION:
         return Hello(version, role, "", "", b"")
-    reader = _Reader(body[_HELLO.size :])
-    hello = Hello(version, role, reader.text(), reader.text(), reader.string())
-    reader.finish()
     if reserved:
         raise ValueError("reserved bits are set")
+    reader = _Reader(body, _HELLO.size)
+    hello = Hello(version, role, reader.text(), reader.text(), reader.string())
+    reader.finish()
     return hello
 
 
@@ -172,7 +178,7 @@ def decode_hello_reply(body: bytes) -> HelloReply:
 
 def encode_get(key: bytes, consistency: int = Consistency.LINEARIZABLE) -> bytes:
     """The body of GET."""
-    return _GET.pack(consistency, 0, len(key)) + key
+    return _GET.pack(consistency, 0, _length(key)) + key
 
 
 def encode_record(record: Record) -> bytes:
@@ -184,19 +190,20 @@ def decode_record(body: bytes) -> Record:
     """ValueError where the body is shorter than a record's header."""
     if len(body) < _RECORD.size:
         raise ValueError(f"a record has at least {_RECORD.size} bytes, not {len(body)}")
-    return Record(*_RECORD.unpack_from(body), body[_RECORD.size :])
+    mod_revision, create_revision, version, lease = _RECORD.unpack_from(body)
+    return Record(mod_revision, create_revision, version, lease, body[_RECORD.size :])
 
 
 def decode_stale_prefix(body: bytes) -> tuple[int, int]:
-    """(applied index, age in milliseconds) before the record of an answer flagged STALE."""
+    """(applied index, age in milliseconds) in front of an answer flagged STALE. ValueError where they are missing."""
     if len(body) < _STALE.size:
-        raise ValueError("a stale answer begins with its applied index and age")
+        raise ValueError(f"a stale answer has at least {_STALE.size} bytes, not {len(body)}")
     applied_index, age_ms, _ = _STALE.unpack_from(body)
     return applied_index, age_ms
 
 
 def decode_revision(body: bytes) -> int:
-    """The revision that a write's answer carries."""
+    """The revision that a write's answer carries. ValueError where the body is none."""
     if len(body) != _REVISION.size:
         raise ValueError(f"a revision has 8 bytes, not {len(body)}")
     revision: int = _REVISION.unpack(body)[0]
@@ -209,9 +216,9 @@ def encode_scan_request(request: ScanRequest) -> bytes:
     header = _SCAN.pack(
         request.consistency,
         flags,
-        len(request.start),
-        len(request.end),
-        len(request.cursor),
+        _length(request.start),
+        _length(request.end),
+        _length(request.cursor),
         request.limit,
         request.limit_bytes,
     )
@@ -240,7 +247,7 @@ def decode_scan_request(body: bytes) -> ScanRequest:
 
 def encode_scan_page(revision: int, count: int, cursor: bytes, items: bytes) -> bytes:
     """The body of an answer to SCAN; `items` are already encoded (the table does that while it walks)."""
-    return _SCAN_REPLY.pack(revision, count, len(cursor), 0) + cursor + items
+    return _SCAN_REPLY.pack(revision, count, _length(cursor), 0) + cursor + items
 
 
 def decode_scan_page(body: bytes) -> ScanPage:
@@ -251,8 +258,8 @@ def decode_scan_page(body: bytes) -> ScanPage:
     items = []
     for _ in range(count):
         key_bytes, _, value_bytes = reader.fields(_SCAN_ITEM)
-        header = reader.fields(_RECORD)
+        mod_revision, create_revision, version, lease = reader.fields(_RECORD)
         key = reader.span(key_bytes)
-        items.append((key, Record(*header, reader.span(value_bytes))))
+        items.append((key, Record(mod_revision, create_revision, version, lease, reader.span(value_bytes))))
     reader.finish()
     return ScanPage(revision, items, cursor)

@@ -127,10 +127,16 @@ def encode_forward(forward_id: int, batch: EntryBatch) -> bytes:
 
 
 def decode_forward(body: bytes) -> EntryBatch:
-    """The batch of a FORWARD frame. ValueError for anything else."""
+    """The batch of a FORWARD frame. ValueError for anything else.
+
+    Every entry is checked to be a command: the leader will propose the batch as it is, and what a log holds every node
+    has to be able to apply.
+    """
     if len(body) < FORWARD_HEADER.size:
         raise ValueError("a FORWARD body ends within its header")
     count, nbytes, checksum = FORWARD_HEADER.unpack_from(body)
     if nbytes != len(body) - FORWARD_HEADER.size:
         raise ValueError(f"a FORWARD body announces {nbytes} bytes and holds {len(body) - FORWARD_HEADER.size}")
-    return EntryBatch(body[FORWARD_HEADER.size :], count, checksum)
+    batch = EntryBatch(body[FORWARD_HEADER.size :], count, checksum)
+    batch.check_commands(len(body))     # the ingress of the node that took a command has held it to limits.value_bytes
+    return batch
