@@ -1,0 +1,73 @@
+"""Candidates and voters: thesis 3.4 (elections), 3.6.1 (who may win), 9.6 (pre-vote), 4.2.3 (stickiness)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastkv.raft import leader, quorum
+from fastkv.raft.messages import PRE_VOTE, PRE_VOTE_REPLY, VOTE, VOTE_REPLY, Message
+from fastkv.raft.types import CANDIDATE, LEADER, PRE_CANDIDATE
+
+if TYPE_CHECKING:
+    from fastkv.raft.raft import Raft
+
+
+def campaign(raft: Raft, *, pre_vote: bool) -> None:
+    """Ask the others for their votes, or first whether they would give them (thesis 9.6).
+
+    A pre-candidate changes neither its term nor anybody else's, so a member that was cut off does not disturb the
+    others when it comes back with a log that cannot win.
+    """
+    raft.become_follower(raft.term, "")
+    if pre_vote:
+        raft.role, kind, term = PRE_CANDIDATE, PRE_VOTE, raft.term + 1
+    else:
+        raft.role, kind = CANDIDATE, VOTE
+        raft.term = term = raft.term + 1
+        raft.vote = raft.node_id
+    raft.votes = {raft.node_id: True}
+    # Our own vote must not be forgotten once anybody has been asked (thesis 3.8): not before the disk has it.
+    send = raft.send if pre_vote else raft.send_once_durable
+    for peer in raft.peers:
+        send(Message(kind, raft.node_id, peer, term, index=raft.log.last_index, log_term=raft.log.last_term))
+    _count(raft)
+
+
+def heard_vote_request(raft: Raft, message: Message) -> None:
+    """Vote, at most once a term, for a candidate whose log has everything that may be committed (thesis 3.6.1)."""
+    up_to_date = raft.log.is_up_to_date(message.index, message.log_term)
+    if message.kind == PRE_VOTE:
+        # Would we vote, if it campaigned in that term? An answer binds nobody and needs no disk. Stickiness towards a
+        # leader of our own term is checked here; `Raft.step` has checked it for requests of later terms.
+        grant = up_to_date and message.term > raft.term
+        term = message.term if grant else raft.term
+        raft.send(Message(PRE_VOTE_REPLY, raft.node_id, message.frm, term, reject=not grant))
+        return
+    free = raft.vote == message.frm or (raft.vote == "" and raft.leader == "")
+    grant = free and up_to_date and raft.role != LEADER
+    if grant:
+        raft.vote = message.frm
+        raft.elapsed = 0        # give the one we voted for time to win
+    raft.send_once_durable(Message(VOTE_REPLY, raft.node_id, message.frm, raft.term, reject=not grant))
+
+
+def heard_vote_reply(raft: Raft, message: Message) -> None:
+    """Count a vote for the campaign under way; each voter counts once, and only for that campaign's kind."""
+    expected = {PRE_CANDIDATE: PRE_VOTE_REPLY, CANDIDATE: VOTE_REPLY}.get(raft.role)
+    if message.kind != expected:
+        return
+    if message.kind == PRE_VOTE_REPLY and not message.reject and message.term != raft.term + 1:
+        return                  # granted for an earlier campaign
+    raft.votes.setdefault(message.frm, not message.reject)
+    _count(raft)
+
+
+def _count(raft: Raft) -> None:
+    outcome = quorum.tally(raft.config.voters, raft.votes)
+    if outcome == quorum.LOST:
+        raft.become_follower(raft.term, "")
+    elif outcome == quorum.WON:
+        if raft.role == PRE_CANDIDATE:
+            campaign(raft, pre_vote=False)
+        else:
+            leader.take_office(raft)

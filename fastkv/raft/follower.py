@@ -1,0 +1,96 @@
+"""Followers: what a leader's messages do to the log (thesis 3.5, paper 5.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastkv.log_types import Segment
+from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT_REPLY, Message
+from fastkv.raft.types import FOLLOWER, LEADER, require
+
+if TYPE_CHECKING:
+    from fastkv.raft.raft import Raft
+
+
+def _follow(raft: Raft, message: Message) -> None:
+    """The sender leads this term."""
+    require(raft.role != LEADER, f"{message.frm} and {raft.node_id} both lead term {raft.term}")
+    if raft.role != FOLLOWER or raft.leader != message.frm:
+        raft.become_follower(raft.term, message.frm)
+    raft.elapsed = 0
+    raft.low_water = max(raft.low_water, message.low_water)
+
+
+def heard_append(raft: Raft, message: Message) -> None:
+    """AppendEntries: append what is new, replace what conflicts, and acknowledge once it is durable."""
+    _follow(raft, message)
+    log = raft.log
+    if message.index < raft.commit_index and message.index < log.base_index:
+        # A late message about entries that are long committed and cut here; they match (leader completeness).
+        _acknowledge(raft, message, raft.commit_index)
+        return
+    if not log.matches(message.index, message.log_term):
+        hint_index, hint_term = log.last_not_above(message.index, message.log_term)
+        raft.send_once_durable(
+            Message(
+                APPEND_REPLY,
+                raft.node_id,
+                message.frm,
+                raft.term,
+                index=message.index,
+                reject=True,
+                hint_index=hint_index,
+                hint_term=hint_term,
+            )
+        )
+        return
+    for segment in message.segments:
+        _take(raft, segment)
+    verified = message.segments[-1].last_index if message.segments else message.index
+    raft.verified_index = max(raft.verified_index, verified)
+    # min(leader's commit, last verified entry): what lies behind may be another leader's (paper figure 2).
+    raft.commit_to(min(message.commit, raft.verified_index))
+    _acknowledge(raft, message, verified)
+
+
+def _take(raft: Raft, segment: Segment) -> None:
+    """Append what the log does not have; a shorter or older message never shortens it."""
+    log = raft.log
+    index = max(segment.first_index, log.base_index + 1)       # what is cut here was committed, so it is equal
+    shared = min(segment.last_index, log.last_index)
+    if shared >= index and log.matches(shared, segment.term):
+        index = shared + 1              # equal up to there, by the Log Matching property (thesis figure 3.2)
+    while index <= shared:
+        if not log.matches(index, segment.term):
+            raft.cut_conflict(index)    # "delete the existing entry and all that follow it" (paper figure 2)
+            break
+        index += 1
+    if index <= segment.last_index:
+        raft.store(segment.slice(index, segment.last_index))
+
+
+def _acknowledge(raft: Raft, message: Message, index: int) -> None:
+    raft.send_once_durable(Message(APPEND_REPLY, raft.node_id, message.frm, raft.term, index=index))
+
+
+def heard_heartbeat(raft: Raft, message: Message) -> None:
+    """The leader is there. The answer says so at once: it promises nothing about the disk."""
+    _follow(raft, message)
+    raft.commit_to(min(message.commit, raft.verified_index))
+    raft.send(
+        Message(
+            HEARTBEAT_REPLY,
+            raft.node_id,
+            message.frm,
+            raft.term,
+            index=raft.log.last_index,
+            context=message.context,
+        )
+    )
+
+
+def heard_read_index_reply(raft: Raft, message: Message) -> None:
+    """The leader confirms a read of ours. It also says what is committed, so that the read need not wait for it."""
+    if raft.leader == message.frm:
+        raft.commit_to(min(message.commit, raft.verified_index))
+        raft.reads.confirmed_by_leader(message.context, message.index)

@@ -1,0 +1,232 @@
+"""The leader: replication (thesis 3.5, pipelined as in 10.2.1), the commit rule (3.6.2), check-quorum (6.2)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from fastkv._core.entry import BatchBuilder, EntryBatch
+from fastkv.log_types import Segment
+from fastkv.raft import quorum
+from fastkv.raft.messages import APPEND, HEARTBEAT, Message
+from fastkv.raft.progress import CUT, PROBE, REPLICATE, Progress
+from fastkv.raft.types import LEADER
+
+if TYPE_CHECKING:
+    from fastkv.raft.raft import Raft
+
+NOOP_KIND = 0
+
+
+class Uncommitted:
+    """Bytes that this leader has appended and that are not committed: what bounds its memory under overload."""
+
+    __slots__ = ("_batches", "nbytes")
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._batches: deque[tuple[int, int]] = deque()
+
+    def has_room(self, nbytes: int, limit_bytes: int) -> bool:
+        """Whether a batch may be appended; with nothing outstanding, one of any size may."""
+        return self.nbytes == 0 or self.nbytes + nbytes <= limit_bytes
+
+    def appended(self, last_index: int, nbytes: int) -> None:
+        self._batches.append((last_index, nbytes))
+        self.nbytes += nbytes
+
+    def committed(self, index: int) -> None:
+        while self._batches and self._batches[0][0] <= index:
+            self.nbytes -= self._batches.popleft()[1]
+
+    def clear(self) -> None:
+        self._batches.clear()
+        self.nbytes = 0
+
+
+def take_office(raft: Raft) -> None:
+    """Won: announce it, and open the term with an entry of our own.
+
+    Only an entry of its own term tells a leader what is committed (thesis 3.6.2), so it appends a no-op at once.
+    """
+    raft.role = LEADER
+    raft.leader = raft.node_id
+    raft.elapsed = 0
+    raft.heartbeat_elapsed = 0
+    raft.verified_index = raft.log.last_index
+    raft.progress = {peer: Progress(raft.log.last_index + 1) for peer in raft.peers}
+    noop = BatchBuilder()
+    noop.append(NOOP_KIND, b"")
+    append(raft, noop.take())
+
+
+def append(raft: Raft, batch: EntryBatch) -> int:
+    """Append a batch to the own log; the index of its first entry. It is sent and persisted with the next Ready."""
+    first = raft.log.last_index + 1
+    segment = Segment(first, raft.term, batch)
+    raft.store(segment)
+    raft.uncommitted.appended(segment.last_index, batch.nbytes)
+    raft.replicate_due = True
+    return first
+
+
+def tick(raft: Raft) -> None:
+    """Send heartbeats; step down without a quorum."""
+    config = raft.config
+    if raft.elapsed >= config.election_ticks:
+        raft.elapsed = 0
+        if config.check_quorum and not _quorum_active(raft):
+            # A leader that is cut off must not keep its clients waiting (thesis 6.2).
+            raft.become_follower(raft.term, "")
+            return
+    raft.heartbeat_elapsed += 1
+    if raft.heartbeat_elapsed >= config.heartbeat_ticks:
+        send_heartbeats(raft)
+
+
+def _quorum_active(raft: Raft) -> bool:
+    active = {raft.node_id: True}
+    for peer in raft.peers:
+        progress = raft.progress[peer]
+        if progress.recently_active:
+            active[peer] = True
+        progress.recently_active = False
+    return quorum.tally(raft.config.voters, active) == quorum.WON
+
+
+def heard_from(raft: Raft, peer: str) -> None:
+    """A message of this term came from a member: it is there."""
+    progress = raft.progress.get(peer)
+    if progress is not None:
+        progress.recently_active = True
+
+
+def send_heartbeats(raft: Raft) -> None:
+    """To everybody, with the newest read round: an answer confirms that round and all before it."""
+    raft.heartbeat_elapsed = 0
+    context = raft.reads.newest_round
+    low_water = _low_water(raft)
+    for peer in raft.peers:
+        raft.send(
+            Message(
+                HEARTBEAT,
+                raft.node_id,
+                peer,
+                raft.term,
+                commit=raft.commit_index,
+                context=context,
+                low_water=low_water,
+            )
+        )
+
+
+def _low_water(raft: Raft) -> int:
+    """What every member has on disk. It only grows: a member that is set back has lost its disk."""
+    lowest = raft.durable_index
+    for progress in raft.progress.values():
+        lowest = min(lowest, progress.match)
+    raft.low_water = max(raft.low_water, lowest)
+    return raft.low_water
+
+
+def replicate(raft: Raft) -> None:
+    """Before each Ready: start the read round that is due, and send every follower what its window allows."""
+    raft.reads.start_round()
+    if raft.replicate_due:
+        raft.replicate_due = False
+        for peer in raft.peers:
+            send_entries(raft, peer)
+
+
+def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
+    """Send what the follower does not have yet, as far as probing or the window allow."""
+    progress = raft.progress[peer]
+    config = raft.config
+    if progress.state == PROBE and progress.probing:
+        return
+    while progress.inflight_bytes < config.max_inflight_bytes:
+        first = progress.next
+        segments = raft.log.slice(first, config.max_append_bytes, config.max_append_entries)
+        if not segments and not even_empty:
+            return
+        if not _send_append(raft, peer, first - 1, segments):
+            progress.state = CUT
+            return
+        if segments or progress.state == PROBE:
+            last = segments[-1].last_index if segments else first - 1
+            progress.sent(last, sum(segment.nbytes for segment in segments))
+        if progress.state == PROBE or not segments:
+            return
+
+
+def _send_append(raft: Raft, peer: str, prev_index: int, segments: list[Segment]) -> bool:
+    """Send entries behind `prev_index`. False where that entry is cut, so that nobody could check the match."""
+    prev_term = raft.log.term(prev_index)
+    if prev_term is None:
+        return False
+    raft.send(
+        Message(
+            APPEND,
+            raft.node_id,
+            peer,
+            raft.term,
+            index=prev_index,
+            log_term=prev_term,
+            commit=raft.commit_index,
+            low_water=raft.low_water,
+            segments=segments,
+        )
+    )
+    return True
+
+
+def heard_append_reply(raft: Raft, message: Message) -> None:
+    """A follower has entries durable, or refuses because its log does not match."""
+    progress = raft.progress.get(message.frm)
+    if raft.role != LEADER or progress is None:
+        return
+    if message.reject:
+        # Skip our own terms that the follower's log cannot have, too (paper 5.3, end).
+        next_index = raft.log.last_not_above(message.hint_index, message.hint_term)[0] + 1
+        if progress.refused(message.index, next_index):
+            send_entries(raft, message.frm, even_empty=True)
+        return
+    if message.index > raft.log.last_index:
+        return                      # not of this log: no member of this term can have it
+    was_replicating = progress.state == REPLICATE
+    if progress.acknowledged(message.index):
+        maybe_commit(raft)
+    if not was_replicating or progress.next <= raft.log.last_index:
+        send_entries(raft, message.frm)
+
+
+def heard_heartbeat_reply(raft: Raft, message: Message) -> None:
+    """The follower takes us for the leader: that confirms read rounds, and is the occasion to heal lost messages."""
+    progress = raft.progress.get(message.frm)
+    if raft.role != LEADER or progress is None:
+        return
+    raft.reads.acknowledged(message.frm, message.context)
+    if progress.state == PROBE:
+        progress.probing = False    # the probe, or its answer, may be lost
+        send_entries(raft, message.frm, even_empty=True)
+    elif progress.state == REPLICATE and progress.match < progress.next - 1:
+        # Not all that was sent is acknowledged. Perhaps it is under way, perhaps it or the answer is lost: an empty
+        # APPEND behind it finds out. It is acknowledged if everything before it has arrived, and refused otherwise.
+        _send_append(raft, message.frm, progress.next - 1, [])
+
+
+def heard_read_index(raft: Raft, message: Message) -> None:
+    """A follower asks for a read index on behalf of its clients."""
+    if raft.role == LEADER:
+        raft.reads.ask_for(message.frm, message.context)
+
+
+def maybe_commit(raft: Raft) -> None:
+    """Commit what a majority has on disk, if its last entry is of this term (thesis 3.6.2, figure 3.7)."""
+    matches = {peer: progress.match for peer, progress in raft.progress.items()}
+    matches[raft.node_id] = raft.durable_index
+    index = quorum.reached(raft.config.voters, matches)
+    if index > raft.commit_index and raft.log.matches(index, raft.term):
+        raft.commit_to(index)
+        raft.uncommitted.committed(index)
+        raft.reads.committed()

@@ -1,0 +1,325 @@
+"""The Raft object: state, time, the dispatch of messages, and what is ready to be carried out.
+
+The rules stand in one file for each role (`election`, `follower`, `leader`, `reads`), as functions over this state.
+This file holds what all roles share: terms (thesis 3.3), role changes, and the outbox.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from fastkv.log_types import HardState, Segment
+from fastkv.raft import election, follower, leader
+from fastkv.raft.log import RaftLog
+from fastkv.raft.messages import (
+    APPEND,
+    APPEND_REPLY,
+    HEARTBEAT,
+    HEARTBEAT_REPLY,
+    PRE_VOTE,
+    PRE_VOTE_REPLY,
+    READ_INDEX,
+    READ_INDEX_REPLY,
+    VOTE,
+    VOTE_REPLY,
+    Message,
+)
+from fastkv.raft.reads import ReadRounds
+from fastkv.raft.ready import Ready
+from fastkv.raft.types import (
+    FOLLOWER,
+    LEADER,
+    Leadership,
+    NotLeader,
+    Overloaded,
+    RaftConfig,
+    ReadState,
+    require,
+)
+
+if TYPE_CHECKING:
+    from fastkv._core.entry import EntryBatch
+    from fastkv.raft.progress import Progress
+
+NOBODY = ""
+FROM_LEADER = (APPEND, HEARTBEAT)
+
+
+class Raft:
+    """One member. Deterministic: the same inputs and the same `rng` give the same outputs.
+
+    Inputs: `tick`, `step`, `propose`, `read`, `persisted`, `applied`, `unreachable`, `campaign`. Output: `take_ready`.
+    Nothing here blocks, and nothing is sent or stored but through `Ready`.
+    """
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        hard_state: HardState,
+        log: RaftLog,
+        rng: random.Random,
+        *,
+        applied: int = 0,
+    ) -> None:
+        require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
+        require(applied >= log.base_index, f"the log begins behind {log.base_index}, the state machine is at {applied}")
+        self.config = config
+        self.node_id = config.node_id
+        self.peers = tuple(voter for voter in config.voters if voter != config.node_id)
+        self.log = log
+        self.rng = rng
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.role = FOLLOWER
+        self.leader = NOBODY
+        self.commit_index = max(applied, min(hard_state.commit, log.last_index))
+        self.applied_index = applied
+        self.durable_index = log.last_index
+        """Entries up to here are on this node's disk."""
+        self.verified_index = 0
+        """Entries up to here are known to equal the current leader's (a follower's bound for the commit index)."""
+        self.low_water = 0
+        """Every member has the entries up to here: nobody will ask for them again."""
+        self.votes: dict[str, bool] = {}
+        self.progress: dict[str, Progress] = {}
+        self.reads = ReadRounds(self)
+        self.uncommitted = leader.Uncommitted()
+        self.elapsed = 0
+        """Ticks since this follower heard from a leader, or since this leader last checked its quorum."""
+        self.heartbeat_elapsed = 0
+        self.election_timeout = 0
+        self.replicate_due = False
+        self.send_now: list[Message] = []
+        self.send_after_persist: list[Message] = []
+        self._unstable: list[Segment] = []
+        self._told_hard_state = (self.term, self.vote)
+        self._handed_out = applied
+        self._read_states: list[ReadState] = []
+        self._reads_failed: list[int] = []
+        self._told_leadership = Leadership(FOLLOWER, NOBODY, self.term)
+        self.draw_timeout()
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One tick of time."""
+        self.elapsed += 1
+        if self.role == LEADER:
+            leader.tick(self)
+        elif self.elapsed >= self.election_timeout:
+            self.campaign()
+
+    def campaign(self) -> None:
+        """Try to become leader now (thesis 3.4; with pre-vote, 9.6)."""
+        if self.role != LEADER:
+            election.campaign(self, pre_vote=self.config.pre_vote)
+
+    def step(self, message: Message) -> None:
+        """Take a message from another member. Late, duplicate and foreign ones are harmless."""
+        if message.frm not in self.config.voters or message.to != self.node_id:
+            return
+        if message.term > self.term:
+            if not self._newer_term(message):
+                return
+        elif message.term < self.term:
+            self._older_term(message)
+            return
+        if self.role == LEADER:
+            leader.heard_from(self, message.frm)
+        handler = HANDLERS.get(message.kind)
+        if handler is not None:
+            handler(self, message)
+
+    def propose(self, batch: EntryBatch) -> tuple[int, int]:
+        """Append a batch to the leader's log: (index of its first entry, term). Raises NotLeader or Overloaded."""
+        if self.role != LEADER:
+            raise NotLeader(self.leader)
+        if not self.uncommitted.has_room(batch.nbytes, self.config.max_uncommitted_bytes):
+            raise Overloaded(f"{self.uncommitted.nbytes} bytes are waiting to be committed")
+        return leader.append(self, batch), self.term
+
+    def read(self, context: int) -> None:
+        """Ask for a read index (thesis 6.4), in any role. The answer comes in `Ready.reads` or `Ready.reads_failed`."""
+        self.reads.ask(context)
+
+    def persisted(self, index: int, term: int) -> None:
+        """The entries up to `index`, whose last is of `term`, are on this node's disk.
+
+        Where the entry at `index` is of another term by now, what was written has been replaced since: the news is
+        stale and says nothing.
+        """
+        if self.log.matches(index, term) and index > self.durable_index:
+            self.durable_index = index
+            if self.role == LEADER:
+                leader.maybe_commit(self)
+
+    def applied(self, index: int) -> None:
+        """The state machine has applied everything up to `index`."""
+        require(self.applied_index <= index <= self.commit_index, f"applied {index}, committed {self.commit_index}")
+        self.applied_index = index
+
+    def unreachable(self, node_id: str) -> None:
+        """The link to a member broke: what was under way may be lost."""
+        progress = self.progress.get(node_id)
+        if self.role == LEADER and progress is not None:
+            progress.back_to_probe()
+            self.replicate_due = True
+
+    # -- output ------------------------------------------------------------------------------------------------------
+
+    def has_ready(self) -> bool:
+        """Whether `take_ready` has anything to give."""
+        return bool(
+            self.send_now
+            or self._unstable
+            or self.replicate_due
+            or self.commit_index > self._handed_out
+            or self.send_after_persist
+            or self._read_states
+            or self._reads_failed
+            or self.reads.round_due
+            or (self.term, self.vote) != self._told_hard_state
+            or (self.role, self.leader, self.term) != self._told_leadership
+        )
+
+    def take_ready(self) -> Ready:
+        """What is to be done now; see `ready`. It counts as handed out: it has to be carried out whole, in order."""
+        if self.role == LEADER:
+            leader.replicate(self)
+        ready = Ready(
+            hard_state=self._changed_hard_state(),
+            segments=self._unstable,
+            send_now=self.send_now,
+            send_after_persist=self.send_after_persist,
+            committed=self._take_committed(),
+            reads=self._read_states,
+            reads_failed=self._reads_failed,
+            leadership=self._changed_leadership(),
+        )
+        self._unstable = []
+        self.send_now = []
+        self.send_after_persist = []
+        self._read_states = []
+        self._reads_failed = []
+        return ready
+
+    def _changed_hard_state(self) -> HardState | None:
+        if (self.term, self.vote) == self._told_hard_state:
+            return None
+        self._told_hard_state = (self.term, self.vote)
+        return HardState(self.term, self.vote, self.commit_index)
+
+    def _changed_leadership(self) -> Leadership | None:
+        now = Leadership(self.role, self.leader, self.term)
+        if now == self._told_leadership:
+            return None
+        self._told_leadership = now
+        return now
+
+    def _take_committed(self) -> list[Segment]:
+        if self.commit_index <= self._handed_out:
+            return []
+        committed = self.log.between(self._handed_out + 1, self.commit_index)
+        self._handed_out = self.commit_index
+        return committed
+
+    # -- terms (thesis 3.3) ------------------------------------------------------------------------------------------
+
+    def _newer_term(self, message: Message) -> bool:
+        """The sender is in a later term. Whether the message is to be handled."""
+        kind = message.kind
+        if kind in (PRE_VOTE, VOTE) and self._has_leader():
+            # Leader stickiness (thesis 4.2.3): who hears a leader neither votes nor moves to a later term.
+            return False
+        if kind == PRE_VOTE or (kind == PRE_VOTE_REPLY and not message.reject):
+            return True     # a pre-vote speaks of a term that nobody has entered yet
+        self.become_follower(message.term, message.frm if kind in FROM_LEADER else NOBODY)
+        return True
+
+    def _older_term(self, message: Message) -> None:
+        """The sender is in an earlier term: tell it ours, so that it gives up what it leads or campaigns for."""
+        if message.kind == PRE_VOTE:
+            self.send(Message(PRE_VOTE_REPLY, self.node_id, message.frm, self.term, reject=True))
+        elif message.kind == VOTE:
+            self.send_once_durable(Message(VOTE_REPLY, self.node_id, message.frm, self.term, reject=True))
+        elif message.kind in FROM_LEADER:
+            self.send(Message(HEARTBEAT_REPLY, self.node_id, message.frm, self.term))
+
+    def _has_leader(self) -> bool:
+        """Whether this node leads, or heard from a leader within the smallest election timeout."""
+        if not self.config.check_quorum:
+            return False
+        return self.role == LEADER or (self.leader != NOBODY and self.elapsed < self.config.election_ticks)
+
+    def become_follower(self, term: int, leader_id: str) -> None:
+        """Enter `term`, or give up a candidacy or leadership within it, and follow `leader_id` (empty: not known)."""
+        require(term >= self.term, f"term {self.term} goes back to {term}")
+        if term > self.term:
+            self.term = term
+            self.vote = NOBODY
+        self.reads.leadership_changed()
+        self.role = FOLLOWER
+        self.leader = leader_id
+        self.verified_index = 0
+        self.progress = {}
+        self.uncommitted.clear()
+        self.elapsed = 0
+        self.draw_timeout()
+
+    # -- what the rules use ------------------------------------------------------------------------------------------
+
+    def draw_timeout(self) -> None:
+        """A fresh random election timeout (thesis 3.4): no two members campaign together for long."""
+        self.election_timeout = self.config.election_ticks + self.rng.randrange(self.config.election_ticks)
+
+    def send(self, message: Message) -> None:
+        """Queue a message that promises nothing about this node's disk."""
+        self.send_now.append(message)
+
+    def send_once_durable(self, message: Message) -> None:
+        """Queue a message that leaves once everything decided so far is on this node's disk."""
+        self.send_after_persist.append(message)
+
+    def store(self, segment: Segment) -> None:
+        """Append to the log, and have it persisted."""
+        self.log.append(segment)
+        self._unstable.append(segment)
+
+    def cut_conflict(self, from_index: int) -> None:
+        """Drop the entries from `from_index` on: they are another leader's and were never committed (paper 5.3)."""
+        require(from_index > self.commit_index, f"entry {from_index} is committed and cannot be replaced")
+        self.log.truncate(from_index)
+        self.durable_index = min(self.durable_index, from_index - 1)
+        kept = [s for s in self._unstable if s.first_index < from_index]
+        if kept and kept[-1].last_index >= from_index:
+            kept[-1] = kept[-1].slice(kept[-1].first_index, from_index - 1)
+        self._unstable = kept
+
+    def commit_to(self, index: int) -> None:
+        """The entries up to `index` are committed."""
+        if index > self.commit_index:
+            require(index <= self.log.last_index, f"commit index {index} is behind the log's end {self.log.last_index}")
+            self.commit_index = index
+
+    def answer_read(self, context: int, index: int) -> None:
+        """A read asked for here is confirmed."""
+        self._read_states.append(ReadState(context, index))
+
+    def fail_reads(self, contexts: list[int]) -> None:
+        """Reads asked for here that nobody will confirm."""
+        self._reads_failed += contexts
+
+
+HANDLERS = {
+    PRE_VOTE: election.heard_vote_request,
+    VOTE: election.heard_vote_request,
+    PRE_VOTE_REPLY: election.heard_vote_reply,
+    VOTE_REPLY: election.heard_vote_reply,
+    APPEND: follower.heard_append,
+    HEARTBEAT: follower.heard_heartbeat,
+    APPEND_REPLY: leader.heard_append_reply,
+    HEARTBEAT_REPLY: leader.heard_heartbeat_reply,
+    READ_INDEX: leader.heard_read_index,
+    READ_INDEX_REPLY: follower.heard_read_index_reply,
+}
