@@ -117,6 +117,11 @@ class HttpProtocol(asyncio.Protocol):
             return State.WORKING
         return State.RECEIVING if self._reader.receiving else State.IDLE
 
+    @property
+    def pending(self) -> int:
+        """Requests that have arrived and are not answered yet."""
+        return len(self._queue)
+
     def expire(self) -> None:
         """The present state has lasted for longer than it may."""
         if self._transport is None or self._transport.is_closing():

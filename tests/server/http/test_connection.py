@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -90,12 +91,22 @@ def test_an_answer_at_hand_waits_for_the_one_before_it(make_face: MakeFace) -> N
 def test_answers_of_one_turn_leave_together(make_face: MakeFace, monkeypatch: pytest.MonkeyPatch) -> None:
     face = make_face()
     face.service.hold = True
+    written: list[bytes] = []
+    write = protocol.HttpProtocol._write
+
+    def spy(self: protocol.HttpProtocol, transport: asyncio.Transport) -> None:
+        if self._output:
+            written.append(b"".join(self._output))
+        write(self, transport)
+
+    monkeypatch.setattr(protocol.HttpProtocol, "_write", spy)
     with face.connect() as connection:
         connection.sendall(get("/kv/a") * 16)
         face.until(lambda: len(face.service.held) == 16)
         release(face)
-        first = connection.recv(65536)
-    assert len(split_responses(first)) == 16
+        for _ in range(16):
+            read_response(connection)
+    assert [len(split_responses(data)) for data in written] == [16]
 
 
 def test_a_long_pipeline_is_worked_off_in_parts(make_face: MakeFace) -> None:
@@ -129,6 +140,7 @@ def test_a_client_that_does_not_read_is_not_read(make_face: MakeFace) -> None:
         assert sent < len(burst)
         (stalled,) = face.server.connections
         assert stalled.state is State.STALLED
+        assert stalled.pending < 16 * 1024, "what one read held, and not all of it"
         asked = len(face.service.asked)
         assert asked < 200
         connection.settimeout(10)
