@@ -261,3 +261,43 @@ def split_responses(data: bytes) -> list[tuple[int, bytes]]:
         responses.append((status, data[:length]))
         data = data[length:]
     return responses
+
+
+def get(path: str, *headers: str, version: str = "1.1") -> bytes:
+    lines = [f"GET {path} HTTP/{version}", "Host: x", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def put(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def release(face: Face, *, backwards: bool = False) -> int:
+    """Deliver the answers held so far. Returns how many there were."""
+
+    def deliver() -> int:
+        held, face.service.held = face.service.held, []
+        for answer in reversed(held) if backwards else held:
+            answer()
+        return len(held)
+
+    return face.call(deliver)
+
+
+def read_response(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Head and body of the next response."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        part = connection.recv(1)
+        assert part, received
+        received += part
+    top = received.removesuffix(b"\r\n\r\n")
+    lengths = [line.split(b":")[1] for line in top.split(b"\r\n") if line.startswith(b"Content-Length")]
+    body = b""
+    while lengths and len(body) < int(lengths[0]):
+        body += connection.recv(int(lengths[0]) - len(body))
+    return top, body
+
+
+MakeFace = Callable[..., Face]

@@ -1,4 +1,4 @@
-"""A connection's life: order, keep-alive, upgrades, backpressure, time limits, and how it ends."""
+"""A connection: order, keep-alive, upgrades, backpressure, and limits of size and number."""
 
 from __future__ import annotations
 
@@ -7,56 +7,14 @@ import contextlib
 import http.client
 import socket
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import pytest
 
 from fastkv.config import Limits
 from fastkv.server.http import protocol, server
 from fastkv.server.http.protocol import State
-from tests.server.http.harness import Face, receive_all, split_responses
-
-MakeFace = Callable[..., Face]
-
-
-def get(path: str, *headers: str, version: str = "1.1") -> bytes:
-    lines = [f"GET {path} HTTP/{version}", "Host: x", *headers, "", ""]
-    return "\r\n".join(lines).encode()
-
-
-def put(path: str, body: bytes, *headers: str) -> bytes:
-    lines = [f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-def release(face: Face, *, backwards: bool = False) -> int:
-    """Deliver the answers held so far. Returns how many there were."""
-
-    def deliver() -> int:
-        held, face.service.held = face.service.held, []
-        for answer in reversed(held) if backwards else held:
-            answer()
-        return len(held)
-
-    return face.call(deliver)
-
-
-def read_response(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Head and body of the next response."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        part = connection.recv(1)
-        assert part, received
-        received += part
-    top = received.removesuffix(b"\r\n\r\n")
-    lengths = [line.split(b":")[1] for line in top.split(b"\r\n") if line.startswith(b"Content-Length")]
-    body = b""
-    while lengths and len(body) < int(lengths[0]):
-        body += connection.recv(int(lengths[0]) - len(body))
-    return top, body
-
+from tests.server.http.harness import MakeFace, get, put, read_response, receive_all, release, split_responses
 
 # -- order ------------------------------------------------------------------------------------------------------------
 
@@ -370,107 +328,3 @@ def test_connections_are_bounded(make_face: MakeFace) -> None:
     assert face.request("GET", "/livez").status == 200
     for connection in open_ones:
         connection.close()
-
-
-# -- limits of time ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Options of a server whose clock ticks fast and whose patience is short."""
-    monkeypatch.setattr(server, "TICK_S", 0.01)
-    return {"time_limits_s": dict.fromkeys((State.IDLE, State.RECEIVING, State.STALLED, State.LINGERING), 0.1)}
-
-
-def test_an_idle_connection_is_closed(make_face: MakeFace, quick: dict[str, Any]) -> None:
-    face = make_face(**quick)
-    with face.connect() as silent, face.connect() as used:
-        used.sendall(get("/livez"))
-        read_response(used)
-        assert silent.recv(1) == b""
-        assert used.recv(1) == b""
-
-
-@pytest.mark.parametrize(
-    "start", [b"GET /kv/a HTTP/1.1\r\nHost: x\r\nX-Slow: 1", put("/kv/a", b"v" * 100)[:-50], get("/livez") + b"PUT /"]
-)
-def test_a_request_that_trickles_is_answered_408(make_face: MakeFace, quick: dict[str, Any], start: bytes) -> None:
-    face = make_face(**quick)
-    with face.connect() as connection:
-        connection.sendall(start)
-        if start.startswith(get("/livez")):
-            read_response(connection)
-        began = time.monotonic()
-        # One byte at a time does not keep it alive.
-        connection.settimeout(0.01)
-        top = b""
-        while b"\r\n\r\n" not in top:
-            assert time.monotonic() - began < 8
-            try:
-                top += connection.recv(65536)
-            except TimeoutError:
-                connection.sendall(b"x")
-    assert top.startswith(b"HTTP/1.1 408 ")
-    assert b"Connection: close" in top
-
-
-def test_a_request_that_waits_for_the_node_is_not_cut(make_face: MakeFace, quick: dict[str, Any]) -> None:
-    face = make_face(**quick)
-    face.service.hold = True
-    with face.connect() as connection:
-        connection.sendall(get("/kv/a"))
-        face.until(lambda: len(face.service.held) == 1)
-        began = face.server.now
-        face.until(lambda: face.server.now > began + 0.3)
-        release(face)
-        assert read_response(connection)[0].startswith(b"HTTP/1.1 404 ")
-
-
-def test_a_client_that_never_reads_is_cut(make_face: MakeFace, quick: dict[str, Any]) -> None:
-    face = make_face(**quick)
-    face.request("PUT", "/kv/a", b"v" * 1_000_000)
-    with face.connect() as connection:
-        connection.sendall(get("/kv/a") * 16)
-        face.until(lambda: len(face.server.connections) == 1)
-        face.until(lambda: not face.server.connections)
-
-
-def test_a_refused_client_that_does_not_hang_up_is_cut(make_face: MakeFace, quick: dict[str, Any]) -> None:
-    face = make_face(**quick)
-    with face.connect() as connection:
-        connection.sendall(b"nonsense\r\n\r\n")
-        read_response(connection)
-        assert connection.recv(1) == b"", "our half is closed at once"
-        face.until(lambda: not face.server.connections)
-
-
-# -- closing the server -----------------------------------------------------------------------------------------------
-
-
-def test_close_lets_due_answers_out(make_face: MakeFace) -> None:
-    face = make_face()
-    face.service.hold = True
-    with face.connect() as idle, face.connect() as busy:
-        busy.sendall(get("/kv/a") + get("/kv/b") + b"GET /kv/c HT")
-        face.until(lambda: len(face.service.held) == 2)
-        face.loop.call_soon_threadsafe(lambda: face.loop.create_task(face.server.close(grace_s=10)))
-        assert idle.recv(1) == b""
-        with pytest.raises(ConnectionRefusedError):
-            face.connect()
-        release(face)
-        received = receive_all(busy)
-    assert [status for status, _ in split_responses(received)] == [404, 404]
-    assert received.count(b"Connection: close") == 1
-    face.until(lambda: not face.server.connections)
-
-
-def test_close_does_not_wait_for_ever(make_face: MakeFace) -> None:
-    face = make_face()
-    face.service.hold = True
-    with face.connect() as connection:
-        connection.sendall(get("/kv/a"))
-        face.until(lambda: len(face.service.held) == 1)
-        face.wait(face.server.close(grace_s=0.05))
-        with contextlib.suppress(ConnectionResetError):
-            assert connection.recv(1) == b"", "an end without an answer"
-    release(face)
