@@ -41,6 +41,7 @@ cdef enum:
     TICK_MS = 100                   # how often signals and the deadline are looked at
     GET_HEADER_BYTES = 4
     OUTPUT_LIMIT_BYTES = 1 << 30    # of all connections together
+    ANSWER_LIMIT_BYTES = 1 << 26
 
 cdef uint64_t DRAIN_NS = 5_000_000_000      # how long answers are waited for once nothing more is asked
 cdef double HELLO_TIMEOUT_S = 5.0
@@ -251,6 +252,10 @@ cdef class Generator:
                 if link.head_have < FRAME_HEADER_BYTES:
                     return
                 link.body_left = load_u32(link.head)
+                if link.body_left > ANSWER_LIMIT_BYTES:
+                    self.unexpected += 1
+                    self.drop(link)
+                    return
             part = min(<size_t>(end - at), <size_t>link.body_left)
             link.body_left -= <uint32_t>part
             at += part
