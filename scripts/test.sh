@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Run the whole test suite: the linters, the type checkers, the compiled core's tests on a debug build, and all tests.
+# The first run makes .venv and builds fastkv into it. Works from any directory.
+#
+#   scripts/test.sh [--quick] [PYTEST ARGUMENT...]
+#
+#   --quick  without slow tests, type checks and the debug build: under two minutes, once everything is installed
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+quick=false
+arguments=()
+for argument in "$@"; do
+    case $argument in
+        -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
+        --quick) quick=true ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+
+need curl curl command -v curl
+need jq jq command -v jq
+need strace strace command -v strace
+need procps "ps and pgrep" command -v pgrep
+need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
+provide
+install_fastkv dev
+
+cd "$ROOT"
+export PATH="$VENV/bin:$PATH"
+failed=()
+
+# step NAME COMMAND...: run one part; go on where it fails, so that one run says all there is to say.
+step() {
+    local name=$1
+    shift
+    say "== $name"
+    "$@" || failed+=("$name")
+}
+
+# The core again with bounds checks, overflow checks and assertions on. Built in a copy, because an extension module of a
+# debug build has the same file name as the one that the other tests use.
+debug_build_tests() {
+    local copy=build/debug
+    rm -rf "$copy" && mkdir -p "$copy" &&
+        cp -R fastkv tests setup.py pyproject.toml README.md LICENSE "$copy" &&
+        find "$copy" -name '*.so' -delete || return
+    (
+        cd "$copy" &&
+            FASTKV_DEBUG=1 python setup.py --quiet build_ext --inplace &&
+            python -c 'import os, fastkv; assert fastkv.__file__.startswith(os.getcwd()), fastkv.__file__' &&
+            python -m pytest -q -p no:cacheprovider tests/core tests/storage
+    )
+}
+
+step "ruff" ruff check .
+step "cython-lint" cython-lint fastkv
+if [[ $quick == false ]]; then
+    step "shellcheck" shellcheck --external-sources .ci/run scripts/*.sh
+    step "mypy" mypy
+    step "stubtest" python -m mypy.stubtest fastkv._core
+    step "the core's tests on a debug build" debug_build_tests
+    step "tests" python -m pytest "${arguments[@]}"
+else
+    step "tests" python -m pytest -m "not slow" "${arguments[@]}"
+fi
+
+if [[ ${#failed[@]} -gt 0 ]]; then
+    die "failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
+fi
