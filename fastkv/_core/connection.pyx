@@ -6,7 +6,7 @@ go to the owner, as Python calls. Answers gather in `out` and leave with one `se
 socket while the transport has nothing queued, through the transport when the kernel's buffer is full.
 """
 
-from libc.errno cimport EAGAIN, EINTR, EWOULDBLOCK, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -179,7 +179,7 @@ cdef class Connection(Sink):
         if not self.queued:
             sent = send(self.fd, self.out.data, self.out.length, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:
-                if errno != EAGAIN and errno != EWOULDBLOCK and errno != EINTR:
+                if errno != EAGAIN and errno != EINTR:
                     self.out.clear()
                     self.transport.abort()      # connection_lost follows
                     return 0

@@ -1,0 +1,28 @@
+# The state machine's compiled half: three generations of memtables over a store. See apply.pyx.
+
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+
+from fastkv._core.buffer cimport WriteBuffer
+from fastkv._core.memtable cimport Memtable
+
+
+cdef class Table:
+    cdef Memtable active            # what is applied goes here
+    cdef Memtable flushing          # frozen, being written to the store; None when no checkpoint is under way
+    cdef Memtable recent            # what the last checkpoint wrote: a cache, so that hot keys never reach the store
+    cdef object store_get
+    cdef object borrowed            # keeps a record from the store alive until the next lookup
+    cdef readonly uint64_t revision
+    cdef readonly uint64_t key_count
+    cdef list snapshots             # revisions of the open ones, in the order they were opened
+    cdef uint64_t newest_snapshot
+
+    # The record of a key: 1 and its bytes (good until the table next changes or is asked), or 0 where there is none.
+    cdef int lookup(
+        self, const uint8_t* key, Py_ssize_t key_len, const uint8_t** record, Py_ssize_t* nbytes,
+    ) except -1
+    cdef int apply_command(
+        self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint8_t* result,
+    ) except -1
+    cdef object opened(self, uint64_t revision)
+    cdef object closed(self, uint64_t revision)

@@ -1,0 +1,91 @@
+# The ordered memtable: newest versions of keys that are committed and not yet (or only just) in the store.
+#
+#   Memtable ──► Node (inner) ──► Node (leaf) ──► Slot (a key) ──► Record (newest) ──► Record (older) ──► …
+#
+# An insert-only B+tree over an arena: nothing is freed on its own, the whole table goes at once when it has been
+# flushed. A key's slot stays for ever, so a deletion is a record that says so (a tombstone). Older records are kept in
+# a chain only while a snapshot needs them. Nodes hold the first 8 bytes of each key as a big-endian number, so that
+# most comparisons touch one cache line.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastkv._core.cursor cimport load_u64
+
+
+cdef struct Record:
+    Record* older
+    uint32_t nbytes             # of what follows the struct: the record as stored, or 32 zeros with a revision
+    uint32_t capacity
+    uint8_t deleted
+
+
+cdef inline uint8_t* record_bytes(Record* record) noexcept nogil:
+    return <uint8_t*>(record + 1)
+
+
+cdef inline uint64_t record_revision(Record* record) noexcept nogil:
+    return load_u64(record_bytes(record))
+
+
+cdef struct Slot:
+    Record* newest
+    uint16_t key_len            # the key follows the struct
+
+
+cdef inline uint8_t* slot_key(Slot* slot) noexcept nogil:
+    return <uint8_t*>(slot + 1)
+
+
+cdef enum:
+    FANOUT = 32
+
+
+cdef struct Node:
+    uint64_t prefixes[FANOUT]
+    Slot* slots[FANOUT]            # leaf: its keys; inner: a key not above the smallest of each child (the first: any)
+    Node* next                  # leaves only
+    Node* previous
+    uint16_t count
+    uint8_t leaf
+    Node* children[FANOUT]        # inner nodes only; a leaf is allocated without it
+
+
+# A place in the order of keys. `leaf` is NULL behind the last and before the first.
+cdef struct Place:
+    Node* leaf
+    int at
+
+
+cdef class Memtable:
+    cdef Node* root
+    cdef list chunks
+    cdef uint8_t* free_at
+    cdef Py_ssize_t free_bytes
+    cdef readonly Py_ssize_t nbytes     # taken from the arena
+    cdef readonly Py_ssize_t count      # keys, deleted ones included
+
+    cdef void* allocate(self, Py_ssize_t nbytes) except NULL
+    cdef Node* new_node(self, bint leaf) except NULL
+    cdef Slot* find_slot(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
+    cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL
+    cdef int split_child(self, Node* parent, int at) except -1
+
+    # The newest record of a key, or NULL.
+    cdef Record* find(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
+    # Room for a new newest record of nbytes; the caller fills its bytes. The record before it is overwritten unless a
+    # snapshot at `newest_snapshot` or before may need it.
+    cdef Record* put(
+        self, const uint8_t* key, Py_ssize_t key_len, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot,
+    ) except NULL
+
+    # The first key not below `key`; and the last key below it.
+    cdef Place seek(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
+    cdef Place seek_before(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
+    cdef Place first(self) noexcept nogil
+    cdef Place last(self) noexcept nogil
+
+
+cdef void step_forward(Place* place) noexcept nogil
+cdef void step_back(Place* place) noexcept nogil
+cdef Record* visible(Slot* slot, uint64_t revision) noexcept nogil
+cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_ssize_t b_len) noexcept nogil

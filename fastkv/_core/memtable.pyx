@@ -1,0 +1,320 @@
+"""The ordered memtable: an insert-only B+tree over an arena. `memtable.pxd` is the design page."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memmove
+
+from fastkv._core.codes cimport RECORD_HEADER_BYTES
+from fastkv._core.cursor cimport store_u64
+
+cdef Py_ssize_t CHUNK_BYTES = 1 << 18
+cdef Py_ssize_t LEAF_BYTES = sizeof(Node) - FANOUT * sizeof(Node*)        # `children` is the last member
+cdef uint64_t NO_REVISION_LIMIT = <uint64_t>-1
+
+
+cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_ssize_t b_len) noexcept nogil:
+    cdef int order = memcmp(a, b, min(a_len, b_len))
+    if order:
+        return order
+    return (a_len > b_len) - (a_len < b_len)
+
+
+cdef inline uint64_t prefix_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+    """The first 8 bytes as a big-endian number, short keys padded with zeros: orders as the bytes do, up to ties."""
+    cdef uint64_t prefix = 0
+    cdef Py_ssize_t i
+    for i in range(8):
+        prefix = (prefix << 8) | (key[i] if i < key_len else 0)
+    return prefix
+
+
+cdef inline int count_not_above(Node* node, uint64_t prefix, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+    """How many of the node's keys are less than or equal to `key`."""
+    cdef int low = 0, high = node.count, middle
+    cdef Slot* slot
+    while low < high:
+        middle = (low + high) // 2
+        if node.prefixes[middle] < prefix:
+            low = middle + 1
+        elif node.prefixes[middle] > prefix:
+            high = middle
+        else:
+            slot = node.slots[middle]
+            if compare_keys(slot_key(slot), slot.key_len, key, key_len) <= 0:
+                low = middle + 1
+            else:
+                high = middle
+    return low
+
+
+cdef void step_forward(Place* place) noexcept nogil:
+    place.at += 1
+    if place.at >= place.leaf.count:
+        place.leaf = place.leaf.next
+        place.at = 0
+
+
+cdef void step_back(Place* place) noexcept nogil:
+    place.at -= 1
+    if place.at < 0:
+        place.leaf = place.leaf.previous
+        if place.leaf != NULL:
+            place.at = place.leaf.count - 1
+
+
+cdef Record* visible(Slot* slot, uint64_t revision) noexcept nogil:
+    """The newest record of a key that is not newer than `revision`, or NULL."""
+    cdef Record* record = slot.newest
+    while record != NULL and record_revision(record) > revision:
+        record = record.older
+    return record
+
+
+cdef class Memtable:
+    """Keys in order, each with its newest record; see the design page."""
+
+    def __cinit__(self):
+        self.chunks = []
+        self.free_at = NULL
+        self.free_bytes = 0
+        self.nbytes = 0
+        self.count = 0
+        self.root = self.new_node(True)
+
+    cdef void* allocate(self, Py_ssize_t nbytes) except NULL:
+        """Zero-free memory that lives as long as the table, 8-byte aligned."""
+        cdef bytes chunk
+        cdef void* at
+        nbytes = (nbytes + 7) & ~7
+        if nbytes > self.free_bytes:
+            # A bytes object is a block of memory that the list frees with the table.
+            chunk = PyBytes_FromStringAndSize(NULL, max(CHUNK_BYTES, nbytes) + 8)
+            self.chunks.append(chunk)
+            if nbytes > CHUNK_BYTES // 4:
+                at = <void*>((<size_t>PyBytes_AS_STRING(chunk) + 7) & ~<size_t>7)
+                self.nbytes += nbytes
+                return at
+            self.free_at = <uint8_t*>((<size_t>PyBytes_AS_STRING(chunk) + 7) & ~<size_t>7)
+            self.free_bytes = CHUNK_BYTES
+        at = self.free_at
+        self.free_at += nbytes
+        self.free_bytes -= nbytes
+        self.nbytes += nbytes
+        return at
+
+    cdef Node* new_node(self, bint leaf) except NULL:
+        cdef Node* node = <Node*>self.allocate(LEAF_BYTES if leaf else sizeof(Node))
+        node.count = 0
+        node.leaf = leaf
+        node.next = node.previous = NULL
+        return node
+
+    # -- the tree ----------------------------------------------------------------------------------------------------
+
+    cdef Slot* find_slot(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+        cdef uint64_t prefix = prefix_of(key, key_len)
+        cdef Node* node = self.root
+        cdef Slot* slot
+        cdef int at
+        while not node.leaf:
+            at = count_not_above(node, prefix, key, key_len)
+            node = node.children[at - 1 if at else 0]
+        at = count_not_above(node, prefix, key, key_len)
+        if at == 0 or node.prefixes[at - 1] != prefix:
+            return NULL
+        slot = node.slots[at - 1]
+        if slot.key_len != key_len or memcmp(slot_key(slot), key, key_len):
+            return NULL
+        return slot
+
+    cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL:
+        """The key's slot; made where there is none. Full nodes are split on the way down."""
+        cdef uint64_t prefix = prefix_of(key, key_len)
+        cdef Node* node
+        cdef Node* grown
+        cdef Slot* slot
+        cdef int at
+        if self.root.count == FANOUT:
+            grown = self.new_node(False)
+            grown.children[0] = self.root
+            grown.slots[0] = self.root.slots[0]
+            grown.prefixes[0] = self.root.prefixes[0]
+            grown.count = 1
+            self.root = grown
+            self.split_child(grown, 0)
+        node = self.root
+        while not node.leaf:
+            at = max(count_not_above(node, prefix, key, key_len) - 1, 0)
+            if node.children[at].count == FANOUT:
+                self.split_child(node, at)
+                at = max(count_not_above(node, prefix, key, key_len) - 1, 0)
+            node = node.children[at]
+        at = count_not_above(node, prefix, key, key_len)
+        if at and node.prefixes[at - 1] == prefix:
+            slot = node.slots[at - 1]
+            if slot.key_len == key_len and memcmp(slot_key(slot), key, key_len) == 0:
+                return slot
+        slot = <Slot*>self.allocate(sizeof(Slot) + key_len)
+        slot.newest = NULL
+        slot.key_len = <uint16_t>key_len
+        memcpy(slot_key(slot), key, key_len)
+        memmove(&node.slots[at + 1], &node.slots[at], (node.count - at) * sizeof(Slot*))
+        memmove(&node.prefixes[at + 1], &node.prefixes[at], (node.count - at) * sizeof(uint64_t))
+        node.slots[at] = slot
+        node.prefixes[at] = prefix
+        node.count += 1
+        self.count += 1
+        return slot
+
+    cdef int split_child(self, Node* parent, int at) except -1:
+        """Move the upper half of a full child into a new sibling. The parent has room."""
+        cdef Node* left = parent.children[at]
+        cdef Node* right = self.new_node(left.leaf)
+        cdef int half = FANOUT // 2
+        # Keys that arrive in order fill the right edge: leave the left node full there.
+        if left.leaf and left.next == NULL:
+            half = FANOUT - 2
+        right.count = <uint16_t>(FANOUT - half)
+        memcpy(right.slots, &left.slots[half], right.count * sizeof(Slot*))
+        memcpy(right.prefixes, &left.prefixes[half], right.count * sizeof(uint64_t))
+        if left.leaf:
+            right.next = left.next
+            right.previous = left
+            if left.next != NULL:
+                left.next.previous = right
+            left.next = right
+        else:
+            memcpy(right.children, &left.children[half], right.count * sizeof(Node*))
+        left.count = <uint16_t>half
+        memmove(&parent.slots[at + 2], &parent.slots[at + 1], (parent.count - at - 1) * sizeof(Slot*))
+        memmove(&parent.prefixes[at + 2], &parent.prefixes[at + 1], (parent.count - at - 1) * sizeof(uint64_t))
+        memmove(&parent.children[at + 2], &parent.children[at + 1], (parent.count - at - 1) * sizeof(Node*))
+        parent.slots[at + 1] = right.slots[0]
+        parent.prefixes[at + 1] = right.prefixes[0]
+        parent.children[at + 1] = right
+        parent.count += 1
+        return 0
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    cdef Record* find(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+        cdef Slot* slot = self.find_slot(key, key_len)
+        return NULL if slot == NULL else slot.newest
+
+    cdef Record* put(
+        self, const uint8_t* key, Py_ssize_t key_len, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot,
+    ) except NULL:
+        cdef Slot* slot = self.slot_for(key, key_len)
+        cdef Record* newest = slot.newest
+        cdef Record* record
+        cdef bint needed = newest != NULL and record_revision(newest) <= newest_snapshot
+        if newest != NULL and not needed and newest.capacity >= <uint32_t>nbytes:
+            newest.nbytes = <uint32_t>nbytes
+            newest.deleted = deleted
+            return newest
+        record = <Record*>self.allocate(sizeof(Record) + nbytes)
+        record.nbytes = <uint32_t>nbytes
+        record.capacity = (<uint32_t>nbytes + 7) & ~<uint32_t>7
+        record.deleted = deleted
+        record.older = newest if newest == NULL or needed else newest.older
+        slot.newest = record
+        return record
+
+    # -- order -------------------------------------------------------------------------------------------------------
+
+    cdef Place first(self) noexcept nogil:
+        cdef Node* node = self.root
+        while not node.leaf:
+            node = node.children[0]
+        if not node.count:
+            node = NULL
+        return Place(node, 0)
+
+    cdef Place last(self) noexcept nogil:
+        cdef Node* node = self.root
+        while not node.leaf:
+            node = node.children[node.count - 1]
+        if not node.count:
+            return Place(NULL, 0)
+        return Place(node, node.count - 1)
+
+    cdef Place seek_before(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+        cdef Place place = self.seek(key, key_len)
+        if place.leaf == NULL:
+            return self.last()
+        step_back(&place)
+        return place
+
+    cdef Place seek(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+        cdef uint64_t prefix = prefix_of(key, key_len)
+        cdef Node* node = self.root
+        cdef Slot* slot
+        cdef Place place
+        cdef int at
+        while not node.leaf:
+            at = count_not_above(node, prefix, key, key_len)
+            node = node.children[at - 1 if at else 0]
+        at = count_not_above(node, prefix, key, key_len)
+        if at:
+            slot = node.slots[at - 1]
+            if slot.key_len == key_len and memcmp(slot_key(slot), key, key_len) == 0:
+                return Place(node, at - 1)
+        place = Place(node, at)
+        if at >= node.count:
+            place = Place(node.next, 0)
+        return place
+
+    # -- the Python face: checkpoints, tests ---------------------------------------------------------------------------
+
+    def __len__(self):
+        return self.count
+
+    def write(self, const uint8_t[::1] key not None, record, uint64_t revision, uint64_t newest_snapshot=0):
+        """Set a key's record (at least 32 bytes, beginning with `revision`), or None to delete it at `revision`."""
+        cdef const uint8_t[::1] content = bytes(RECORD_HEADER_BYTES) if record is None else record
+        cdef Record* made
+        if not key.shape[0] or content.shape[0] < RECORD_HEADER_BYTES:
+            raise ValueError("a key has at least one byte, and a record at least its header")
+        made = self.put(&key[0], key.shape[0], content.shape[0], record is None, newest_snapshot)
+        memcpy(record_bytes(made), &content[0], content.shape[0])
+        store_u64(record_bytes(made), revision)
+
+    def read(self, const uint8_t[::1] key not None, uint64_t revision=NO_REVISION_LIMIT):
+        """(True, record or None where it is deleted) as of `revision`; (False, None) where the table has nothing."""
+        cdef Slot* slot = self.find_slot(&key[0], key.shape[0]) if key.shape[0] else NULL
+        cdef Record* record = NULL if slot == NULL else visible(slot, revision)
+        if record == NULL:
+            return False, None
+        return True, record_object(record)
+
+    def items(self):
+        """Every key in order, as (key, newest record or None where it is deleted). The table must not change."""
+        return MemtableItems(self)
+
+
+cdef object record_object(Record* record):
+    if record.deleted:
+        return None
+    return PyBytes_FromStringAndSize(<const char*>record_bytes(record), record.nbytes)
+
+
+cdef class MemtableItems:
+    """Iterates over a frozen memtable, from any thread."""
+
+    cdef Memtable table
+    cdef Place place
+
+    def __init__(self, Memtable table not None):
+        self.table = table
+        self.place = table.first()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Slot* slot
+        if self.place.leaf == NULL:
+            raise StopIteration
+        slot = self.place.leaf.slots[self.place.at]
+        step_forward(&self.place)
+        return PyBytes_FromStringAndSize(<const char*>slot_key(slot), slot.key_len), record_object(slot.newest)
