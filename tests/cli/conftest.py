@@ -91,7 +91,7 @@ class Fastkv:
         self.ports = ("--base-raft-port", str(self.base), "--base-http-port", str(self.base + 5))
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, **environ: str) -> Running:
+    def open(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, str(DRIVE), *arguments],
             cwd=self.directory,
@@ -102,7 +102,10 @@ class Fastkv:
             text=True,
         )
         self._started.append(process)
-        return Running(process)
+        return process
+
+    def start(self, *arguments: str, **environ: str) -> Running:
+        return Running(self.open(*arguments, **environ))
 
     def run(self, *arguments: str, **environ: str) -> tuple[int, str]:
         """Exit status and output."""

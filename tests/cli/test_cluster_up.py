@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from fastkv.cli.local.processes import ProcessRecord
-from tests.cli.conftest import LIMIT_S, ROOT, Fastkv, Running
+from tests.cli.conftest import LIMIT_S, ROOT, Fastkv
 
 
-def pids(running: Running) -> dict[str, int]:
+def pids(supervisor: int) -> dict[str, int]:
     """The nodes' process ids: the supervisor's children, as the kernel has them."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -28,7 +28,7 @@ def pids(running: Running) -> dict[str, int]:
             words = (entry / "cmdline").read_text().split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended since it was listed
-        if parent == running.process.pid and "--node-id" in words:
+        if parent == supervisor and "--node-id" in words:
             found[words[words.index("--node-id") + 1]] = int(entry.name)
     return found
 
@@ -44,7 +44,7 @@ def test_up_says_where_it_is_and_what_to_try_and_stops_all_nodes(fastkv: Fastkv,
     for i in range(3):
         assert f"raw TCP localhost:{fastkv.base + i}" in running.text
     assert commands[0].strip() == f"curl http://localhost:{fastkv.base + 5}/cluster/status"
-    nodes = pids(running)
+    nodes = pids(running.process.pid)
     assert sorted(nodes) == ["node-1", "node-2", "node-3"]
     running.signal(number)
     assert running.finish() == 0, running.text
@@ -65,7 +65,7 @@ def test_every_log_line_says_whose_it_is(fastkv: Fastkv) -> None:
 def test_a_node_that_ends_is_reported_with_the_command_that_starts_it_again(fastkv: Fastkv) -> None:
     running = fastkv.up()
     running.wait_for("are up")
-    victim = pids(running)["node-2"]
+    victim = pids(running.process.pid)["node-2"]
     os.kill(victim, signal.SIGKILL)
     assert f"node-2 (process {victim}) was killed by SIGKILL" in running.wait_for("Start it again with")
     command = running.wait_for("fake_node.py").partition("| ")[2]
@@ -124,6 +124,19 @@ def test_a_second_interrupt_does_not_wait(fastkv: Fastkv) -> None:
     running.signal(signal.SIGINT)
     assert running.finish() == 1
     assert "node-2 did not stop in time and is killed" in running.text
+
+
+def test_when_nobody_reads_any_more_the_nodes_are_stopped(fastkv: Fastkv) -> None:
+    process = fastkv.open("cluster", "up", *fastkv.ports, "--data-dir", str(fastkv.data))
+    assert process.stdout is not None
+    while "raw TCP" not in process.stdout.readline():
+        assert process.poll() is None
+    nodes = pids(process.pid)
+    assert len(nodes) == 3
+    process.stdout.close()
+    os.kill(nodes["node-2"], signal.SIGKILL)  # something to say, which shows that there is nobody to say it to
+    process.wait(LIMIT_S)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes.values())
 
 
 def test_a_port_in_use_is_named_before_anything_is_started(fastkv: Fastkv) -> None:

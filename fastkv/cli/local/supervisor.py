@@ -51,7 +51,7 @@ class Supervisor:
                 await self._start_node(name)
             leader = await self._until_leader()
             if leader is not None:
-                self._ready(leader)
+                self._print(self._ready, leader)
                 await self._stopping.wait()
             elif not self._stopping.is_set():
                 status = self._explain_no_leader()
@@ -83,13 +83,24 @@ class Supervisor:
         """Pass on what the node logs, until it ends."""
         assert process.stdout is not None
         async for line in _lines(process.stdout):
-            self._write(labelled(name, line))
+            self._print(self._write, labelled(name, line))
             self._news.set()
         status = await process.wait()
         self._news.set()
         if not self._stopping.is_set():
-            self._say(f"{name} (process {process.pid}) {ended(status)}. Start it again with:")
-            self._say(f"  {self._plan.command_line(name)}")
+            self._tell(f"{name} (process {process.pid}) {ended(status)}. Start it again with:")
+            self._tell(f"  {self._plan.command_line(name)}")
+
+    def _tell(self, line: str) -> None:
+        self._print(self._say, line)
+
+    def _print(self, show: Say, line: str) -> None:
+        """Show a line. When nobody can read any more, the terminal or the pipe being gone, that means to stop."""
+        try:
+            show(line)
+        except OSError:
+            self._stopping.set()
+            self._news.set()
 
     def _running(self) -> list[str]:
         return [name for name, process in self._processes.items() if process.returncode is None]
@@ -115,9 +126,9 @@ class Supervisor:
 
     def _explain_no_leader(self) -> Exit:
         if len(self._running()) < self._plan.quorum:
-            self._say("too few nodes are left for a majority; their last lines above say why")
+            self._tell("too few nodes are left for a majority; their last lines above say why")
             return Exit.FAILED
-        self._say(f"no leader within {self._deadline_s:g} s; stopping")
+        self._tell(f"no leader within {self._deadline_s:g} s; stopping")
         return Exit.UNREACHABLE
 
     async def _stop(self) -> bool:
@@ -125,7 +136,7 @@ class Supervisor:
         self._stopping.set()
         alive = self._running()
         if alive:
-            self._say(f"stopping {', '.join(alive)}")
+            self._tell(f"stopping {', '.join(alive)}")
         for name in alive:
             _signal(self._processes[name], signal.SIGTERM)
         everyone = asyncio.gather(*self._followers)
@@ -135,14 +146,14 @@ class Supervisor:
         impatient.cancel()
         late = self._running()
         for name in late:
-            self._say(f"{name} did not stop in time and is killed")
+            self._tell(f"{name} did not stop in time and is killed")
             _signal(self._processes[name], signal.SIGKILL)
         await everyone
         failed = [name for name in alive if name not in late and self._processes[name].returncode != 0]
         for name in failed:
-            self._say(f"{name} {ended(self._processes[name].returncode or 0)} while it was stopped")
+            self._tell(f"{name} {ended(self._processes[name].returncode or 0)} while it was stopped")
         if alive and not late and not failed:
-            self._say("all nodes stopped")
+            self._tell("all nodes stopped")
         return not late and not failed
 
 
