@@ -82,10 +82,11 @@ class Running:
 
 
 class Fastkv:
-    """Runs `fastkv` commands in one directory, on ports of its own."""
+    """Runs `fastkv` commands in one directory, on ports of its own, with real nodes or with stand-ins for them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: tuple[str, ...]) -> None:
         self.directory = directory
+        self.program = program
         self.data = directory / "data"
         self.base = free_range(10)
         self.ports = ("--base-raft-port", str(self.base), "--base-http-port", str(self.base + 5))
@@ -93,7 +94,7 @@ class Fastkv:
 
     def open(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(DRIVE), *arguments],
+            [sys.executable, *self.program, *arguments],
             cwd=self.directory,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
             stdin=subprocess.DEVNULL,
@@ -125,6 +126,15 @@ class Fastkv:
 
 @pytest.fixture
 def fastkv(tmp_path: Path) -> Iterator[Fastkv]:
-    command = Fastkv(tmp_path)
+    """`fastkv` with stand-ins for nodes."""
+    command = Fastkv(tmp_path, (str(DRIVE),))
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def real_fastkv(tmp_path: Path) -> Iterator[Fastkv]:
+    """`fastkv` itself."""
+    command = Fastkv(tmp_path, ("-m", "fastkv"))
     yield command
     command.close()

@@ -283,6 +283,57 @@ def test_a_plan_that_cannot_work_is_refused_with_status_2(
     assert not (tmp_path / "data").exists()
 
 
+# -- what a cluster says of itself ----------------------------------------------------------------------------------
+
+
+def said(own: str, state: str, leader: str | None, term: int = 3) -> dict[str, Any]:
+    node = {"id": own, "address": f"{own}:1", "is_leader": state == "Leader", "state": state, "term": term}
+    known = None if leader is None else {"id": leader, "address": f"{leader}:1"}
+    return {"local_node_id": own, "is_leader": state == "Leader", "nodes": {own: node}, "leader": known}
+
+
+@pytest.mark.parametrize(
+    ("answers", "leader", "status"),
+    [
+        ([said("a", "Leader", "a"), said("b", "Follower", "a")], "a", 0),
+        ([said("a", "Leader", "a", term=3), said("b", "Leader", "b", term=4)], "b", 0),
+        (["refused", said("b", "Follower", "a")], "a", 0),
+        (["refused", said("b", "Candidate", None)], None, 4),
+        (["refused", "timed out"], None, 4),
+    ],
+)
+def test_status_puts_together_what_each_node_says(
+    answers: list[Any], leader: str | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fastkv.cli.endpoints
+
+    monkeypatch.setattr(
+        fastkv.cli.endpoints, "ask_each", lambda endpoints, timeout_s: dict(zip(("x:1", "y:2"), answers, strict=True))
+    )
+    result = run("cluster", "status", "--json")
+    view = json.loads(result.stdout)
+    assert (result.exit_code, view["leader"]) == (status, leader)
+    assert [node["address"] for node in view["nodes"]] == ["x:1", "y:2"]
+    text = run("cluster", "status").stdout
+    assert f"leader: {leader or 'none'}" in text
+    assert text.count("Unreachable (") == sum(isinstance(answer, str) for answer in answers)
+
+
+def test_the_leader_is_whom_the_leader_itself_or_else_anybody_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fastkv.cli.endpoints as module
+
+    def answered(*answers: Any) -> str:
+        monkeypatch.setattr(module, "ask_each", lambda endpoints, timeout_s: dict(enumerate(answers)))
+        return str(module.leader_address("unused", 1.0))
+
+    assert answered(said("b", "Follower", "old"), said("a", "Leader", "a")) == "a:1"
+    assert answered("refused", said("b", "Follower", "a")) == "a:1"
+    with pytest.raises(Unavailable, match="no leader"):
+        answered(said("b", "Candidate", None), "refused")
+    with pytest.raises(Unavailable, match="0: refused; 1: timed out"):
+        answered("refused", "timed out")
+
+
 # -- bench -----------------------------------------------------------------------------------------------------------
 
 MEASURED = {
