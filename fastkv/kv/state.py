@@ -1,0 +1,194 @@
+"""The state machine: applies committed entries in memory, and decides when to write a checkpoint.
+
+Applying touches memory only (a key that no memtable holds is read from the store). A checkpoint freezes the memtable,
+hands it to the store to be written in the background, together with the applied index, and keeps serving from it until
+that is durable. So at any moment the store has a whole state, and memory all that came after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from fastkv._core.apply import Table, TableSnapshot
+from fastkv._core.buffer import WriteBuffer
+from fastkv._core.memtable import Memtable
+from fastkv.kv.snapshots import HeldSnapshots, decode_cursor, encode_cursor
+from fastkv.kv.store import Store, StoreFull, StoreMeta
+from fastkv.log_types import Segment
+
+HARD_LIMIT = 4
+"""Memtables may grow to this many times `memtable_bytes` while checkpoints fail; then writes are refused."""
+
+
+class RangeQuestion(Protocol):
+    """What `scan` reads of a SCAN request."""
+
+    start: bytes
+    end: bytes
+    limit: int
+    limit_bytes: int
+    reverse: bool
+    keys_only: bool
+    cursor: bytes
+
+
+class Page(NamedTuple):
+    """One page of a listing. `items` are encoded as in an answer to SCAN; an empty cursor means that this is the last."""
+
+    revision: int
+    count: int
+    items: bytes
+    cursor: bytes
+
+
+class StateMachine:
+    """Keys, values and revisions at `applied_index`. All times are ticks."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        memtable_bytes: int,
+        checkpoint_log_bytes: int,
+        checkpoint_age_ticks: int,
+        retry_ticks: int,
+        snapshots: int,
+        snapshot_ttl_ticks: int,
+        first_snapshot_id: int,
+    ) -> None:
+        self._store = store
+        self._memtable_bytes = memtable_bytes
+        self._checkpoint_log_bytes = checkpoint_log_bytes
+        self._checkpoint_age_ticks = checkpoint_age_ticks
+        self._retry_ticks = retry_ticks
+        meta = store.meta
+        self.table = Table(store.get, meta.revision, meta.key_count)
+        self.applied_index = meta.applied_index
+        self.applied_term = meta.applied_term
+        self.durable_applied_index = meta.applied_index
+        """What the store has: the log up to here is not needed to recover this node."""
+        self.held = HeldSnapshots(limit=snapshots, ttl_ticks=snapshot_ttl_ticks, first_id=first_snapshot_id)
+        self.checkpoints = 0
+        self.checkpoint_error: BaseException | None = None
+        self._fatal: BaseException | None = None
+        self._log_bytes = 0
+        self._age = 0
+        self._frozen: tuple[Memtable, StoreMeta] | None = None
+        self._writing = False
+        self._retry_in = 0
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """How many commands have changed something, in the whole life of the cluster."""
+        return self.table.revision
+
+    @property
+    def key_count(self) -> int:
+        """Live keys."""
+        return self.table.key_count
+
+    def apply(self, segment: Segment, first: int, last: int, results: WriteBuffer | None) -> None:
+        """Apply entries `first` to `last` of a committed run, and append a 16-byte result for each where asked to.
+
+        AssertionError where they do not follow what has been applied, or cannot be read: the node has to stop.
+        """
+        if first != self.applied_index + 1:
+            raise AssertionError(f"entry {first} is applied after entry {self.applied_index}")
+        self.table.apply(segment.batch, first - segment.first_index, last - segment.first_index + 1, results)
+        self.applied_index = last
+        self.applied_term = segment.term
+        self._log_bytes += segment.nbytes
+
+    def open_snapshot(self) -> TableSnapshot:
+        """The state as it is now, until closed."""
+        return self.table.snapshot(self._store.view())
+
+    def scan(self, question: RangeQuestion, *, max_items: int, max_bytes: int) -> Page:
+        """A page of a range; all pages of a cursor show one state. CursorExpired where that is gone."""
+        limit = min(question.limit or max_items, max_items)
+        limit_bytes = min(question.limit_bytes or max_bytes, max_bytes)
+        start, end = question.start, question.end
+        snapshot_id = 0
+        if question.cursor:
+            snapshot_id, last_key = decode_cursor(question.cursor)
+            snapshot = self.held.get(snapshot_id)
+            if question.reverse:
+                end = last_key
+            else:
+                start = last_key + b"\0"
+        else:
+            snapshot = self.open_snapshot()
+        items, count, last_key, more = snapshot.scan(
+            start, end, limit, limit_bytes, question.reverse, question.keys_only
+        )
+        revision = snapshot.revision
+        if not more:
+            self.held.release(snapshot_id) if question.cursor else snapshot.close()
+            return Page(revision, count, items, b"")
+        if not question.cursor:
+            snapshot_id = self.held.hold(snapshot)
+        return Page(revision, count, items, encode_cursor(snapshot_id, last_key))
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    @property
+    def over_limit(self) -> bool:
+        """Checkpoints cannot keep up, or fail: refuse writes until they do not."""
+        return self.table.active_bytes > HARD_LIMIT * self._memtable_bytes
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether it is time to write one: for the memtable's size, the log's length, or its age."""
+        if self._frozen is not None:
+            return not self._writing and self._retry_in <= 0
+        if self.applied_index == self.durable_applied_index:
+            return False
+        return (
+            self.table.active_bytes >= self._memtable_bytes
+            or self._log_bytes >= self._checkpoint_log_bytes
+            or self._age >= self._checkpoint_age_ticks
+        )
+
+    def tick(self) -> None:
+        """One tick of time."""
+        if self._fatal is not None:
+            raise self._fatal
+        self.held.tick()
+        self._retry_in -= 1
+        self._age = self._age + 1 if self.applied_index != self.durable_applied_index else 0
+
+    def start_checkpoint(self) -> None:
+        """Write what has been applied into the store. The caller has made sure that it is durable in the log."""
+        if self._frozen is None:
+            meta = StoreMeta(self.applied_index, self.applied_term, self.revision, self.key_count)
+            self._frozen = self.table.rotate(), meta
+            self._log_bytes = self._age = 0
+        frozen, meta = self._frozen
+        self._writing = True
+        self._store.checkpoint(items_of(frozen), meta, self._checkpoint_done)
+
+    def _checkpoint_done(self, error: BaseException | None) -> None:
+        assert self._frozen is not None
+        self._writing = False
+        self.checkpoint_error = error
+        if error is None:
+            self.durable_applied_index = self._frozen[1].applied_index
+            self._frozen = None
+            self.table.flushed()
+            self.checkpoints += 1
+        elif isinstance(error, StoreFull):
+            self._retry_in = self._retry_ticks      # what was frozen is still served from, and tried again
+        else:
+            self._fatal = error                     # the disk cannot be trusted: the next tick stops the node
+
+    def close(self) -> None:
+        """Let go of snapshots, so that the store can be closed."""
+        self.held.close()
+
+
+def items_of(frozen: Memtable) -> Callable[[], Iterable[tuple[bytes, bytes | None]]]:
+    """The changes of a frozen memtable, in order, as often as asked for."""
+    return frozen.items

@@ -1,0 +1,241 @@
+"""The state machine's durable store: LMDB, a copy-on-write B+tree, written by checkpoints only.
+
+A checkpoint is one write transaction with full sync: the changed records, in order, and how far they go. LMDB makes
+that atomic over crashes and power loss, so data and applied index never part. It runs on a thread of its own; readers
+see the state before it until it has committed, and are never blocked.
+
+Facts this file is built on (LMDB's documentation, "Caveats"): a write transaction belongs to one thread; an
+environment is never used across a fork; an open read transaction keeps old pages alive; the map may only be resized
+while no transaction is open; `writemap` would kill the process on a full disk, so it is never used.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import queue
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import lmdb
+
+from fastkv.errors import StorageError, WrongDirectory
+from fastkv.kv.store import StoreFull, StoreMeta
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+META_KEY = b"meta"
+IDENTITY_KEY = b"identity"
+_META = struct.Struct("<IIQQQQ")
+NAMED_DATABASES = 4
+SPARE_READERS = 16
+
+Done = Callable[[BaseException | None], None]
+Items = Callable[[], Iterable[tuple[bytes, bytes | None]]]
+
+
+class LmdbView:
+    """The store at one moment: a read transaction."""
+
+    def __init__(self, store: LmdbStore, transaction: lmdb.Transaction) -> None:
+        self._store = store
+        self._transaction: lmdb.Transaction | None = transaction
+
+    def range(self, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """(key, record) of [start, end) in order, or backwards; an empty `end` is no bound."""
+        assert self._transaction is not None, "the view is closed"
+        with self._transaction.cursor(db=self._store.data) as cursor:
+            if reverse:
+                there = cursor.set_range(end) if end else False
+                there = cursor.prev() if there else cursor.last()
+                while there and cursor.key() >= start:
+                    yield cursor.item()
+                    there = cursor.prev()
+            else:
+                there = cursor.set_range(start) if start else cursor.first()
+                while there and not (end and cursor.key() >= end):
+                    yield cursor.item()
+                    there = cursor.next()
+
+    def close(self) -> None:
+        """End the transaction. Closing twice is harmless."""
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+            self._store.view_closed()
+
+
+class LmdbStore:
+    """A `kv.store.Store` in a directory of its own.
+
+    `poster(callback, *arguments)` brings a call onto the loop from another thread (`loop.call_soon_threadsafe`).
+    WrongDirectory for another node's or cluster's store, StorageError for an unknown format or an unreadable file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cluster: str,
+        node_id: str,
+        map_bytes: int,
+        poster: Callable[..., object],
+        snapshots: int = 64,
+    ) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._poster = poster
+        self._views = 0
+        self._wanted_map_bytes = map_bytes
+        try:
+            self._environment = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_dbs=NAMED_DATABASES,
+                max_readers=snapshots + SPARE_READERS,
+                sync=True,
+                metasync=True,
+                writemap=False,
+                max_spare_txns=2,
+            )
+            stale = self._environment.reader_check()
+            if stale:
+                log.info("cleared %d stale readers of %s", stale, path)
+            self.data = self._environment.open_db(b"data")
+            self._meta_db = self._environment.open_db(b"meta")
+            self._meta = self._open_meta(f"{cluster}\0{node_id}".encode())
+        except lmdb.Error as error:
+            raise StorageError(f"the store in {path} cannot be opened: {error}") from error
+        self._reader = self._environment.begin(db=self.data)
+        self._jobs: queue.SimpleQueue[tuple[Items, StoreMeta, Done] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def _open_meta(self, identity: bytes) -> StoreMeta:
+        with self._environment.begin(db=self._meta_db) as transaction:
+            found = transaction.get(IDENTITY_KEY)
+            stored = transaction.get(META_KEY)
+        if found is None:
+            with self._environment.begin(db=self._meta_db, write=True) as transaction:
+                transaction.put(IDENTITY_KEY, identity)
+                transaction.put(META_KEY, encode_meta(StoreMeta()))
+            return StoreMeta()
+        if found != identity:
+            cluster, _, node_id = found.decode(errors="replace").partition("\0")
+            raise WrongDirectory(f"the store in {self._path} belongs to node {node_id!r} of cluster {cluster!r}")
+        if stored is None:
+            raise StorageError(f"the store in {self._path} does not say how far it goes")
+        return decode_meta(stored, self._path)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> StoreMeta:
+        """Of the last completed checkpoint."""
+        return self._meta
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """What the store's file takes."""
+        return (self._path / "data.mdb").stat().st_blocks * 512
+
+    def get(self, key: bytes) -> bytes | None:
+        """A key's record as of the last completed checkpoint."""
+        found: bytes | None = self._reader.get(key)
+        return found
+
+    def view(self) -> LmdbView:
+        """The store as it is now, pinned until the view is closed."""
+        self._views += 1
+        return LmdbView(self, self._environment.begin(db=self.data))
+
+    def view_closed(self) -> None:
+        """A view has let go."""
+        self._views -= 1
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, items: Items, meta: StoreMeta, done: Done) -> None:
+        """Write changes and `meta` in one durable transaction, on the checkpoint thread; see `kv.store.Store`."""
+        if self._wanted_map_bytes > self._environment.info()["map_size"] and not self._grow():
+            done(StoreFull("the store's map has to grow, and listings hold it open; they expire"))
+            return
+        self._jobs.put((items, meta, done))
+
+    def _grow(self) -> bool:
+        if self._views:
+            return False
+        self._reader.abort()
+        self._environment.set_mapsize(self._wanted_map_bytes)
+        self._reader = self._environment.begin(db=self.data)
+        log.info("the store's map has grown to %d bytes", self._wanted_map_bytes)
+        return True
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            items, meta, done = job
+            error: BaseException | None = None
+            try:
+                self._write(items, meta)
+            except lmdb.MapFullError as full:
+                error = full
+            except (lmdb.Error, OSError) as failure:
+                error = StoreFull(str(failure)) if is_no_space(failure) else failure
+            self._poster(self._finished, meta, done, error)
+
+    def _write(self, items: Items, meta: StoreMeta) -> None:
+        with self._environment.begin(db=self.data, write=True) as transaction:
+            put, delete = transaction.put, transaction.delete
+            for key, record in items():
+                if record is None:
+                    delete(key)
+                else:
+                    put(key, record)
+            transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
+
+    def _finished(self, meta: StoreMeta, done: Done, error: BaseException | None) -> None:
+        if isinstance(error, lmdb.MapFullError):
+            self._wanted_map_bytes = 2 * self._environment.info()["map_size"]
+            error = StoreFull(f"the store's map is full; it grows to {self._wanted_map_bytes} bytes")
+        elif error is None:
+            # A transaction sees the state of its begin: look at the new one from now on.
+            self._reader.reset()
+            self._reader.renew()
+            self._meta = meta
+        done(error)
+
+    def close(self) -> None:
+        """Finish the checkpoint under way, then let go of the files. Views must be closed before."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._reader.abort()
+        self._environment.close()
+
+
+def encode_meta(meta: StoreMeta) -> bytes:
+    """The meta record: `u32 format | u32 0 | u64 applied index | u64 applied term | u64 revision | u64 key count`."""
+    return _META.pack(FORMAT, 0, meta.applied_index, meta.applied_term, meta.revision, meta.key_count)
+
+
+def decode_meta(stored: bytes, path: Path) -> StoreMeta:
+    """StorageError for a format that this version does not know."""
+    if len(stored) != _META.size:
+        raise StorageError(f"the store in {path} has a meta record of {len(stored)} bytes")
+    version, _, applied_index, applied_term, revision, key_count = _META.unpack(stored)
+    if version != FORMAT:
+        raise StorageError(f"the store in {path} has format {version}; this version of fastkv reads format {FORMAT}")
+    return StoreMeta(applied_index, applied_term, revision, key_count)
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether the disk, or the quota, or the file-size limit is the matter: a condition that passes."""
+    text = str(error)
+    return any(os_text in text for os_text in NO_SPACE_TEXTS) or getattr(error, "errno", None) in NO_SPACE_ERRNOS
+
+
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The lmdb package passes on the system's text, not its number.
+NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
