@@ -131,6 +131,7 @@ BAD_FILES = {
     "raft: {}\nraft: {}": (2, "raft", "a second time, first at"),
     "logging:\n  level: loud": (2, "logging.level: 'loud'", "one of debug, info, warning, error"),
     "logging:\n  level: 3": (2, "logging.level: 3", "one of"),
+    "storage:\n  segment_bytes: 65537": (2, "65537", "from 65536 to 1073741824 bytes, a multiple of 4096"),
     "security: {insecure: 1}": (1, "security.insecure: 1", "true or false"),
     "cluster: {name: ''}": (1, "cluster.name: ''", "not empty"),
     f"cluster: {{name: {'x' * 129}}}": (1, "cluster.name", "at most 128"),
@@ -238,7 +239,7 @@ def test_a_default_keeps_its_own_rule(section: str, key: str, rule: Rule) -> Non
     assert rule.check(default) == default
     if rule.kind is int:
         assert rule.unit, "a number without a unit is a riddle"
-        for beyond in (rule.minimum - 1, rule.maximum + 1):
+        for beyond in (rule.minimum - rule.multiple, rule.maximum + rule.multiple):
             with pytest.raises(ValueError, match=f"from {rule.minimum} to {rule.maximum}"):
                 rule.check(beyond)
 

@@ -31,6 +31,7 @@ class Rule:
     unit: str = ""
     minimum: int = 0
     maximum: int = 0
+    multiple: int = 1
     choices: tuple[str, ...] = ()
 
     @property
@@ -42,20 +43,24 @@ class Rule:
             return "true or false"
         if self.kind is int:
             unit = f" {self.unit}" if self.unit else ""
-            return f"a whole number from {self.minimum} to {self.maximum}{unit}"
+            step = f", a multiple of {self.multiple}" if self.multiple > 1 else ""
+            return f"a whole number from {self.minimum} to {self.maximum}{unit}{step}"
         return "a text that is not empty"
 
     def check(self, value: object) -> Any:
         """The value, when it is a good one. ValueError otherwise, whose text is `allowed`."""
         good = (
             type(value) is self.kind  # a bool is no int here
-            and (self.kind is not int or self.minimum <= int(str(value)) <= self.maximum)
+            and (not isinstance(value, int) or self.kind is bool or self._fits(value))
             and (self.kind is not str or bool(value))
             and (not self.choices or value in self.choices)
         )
         if not good:
             raise ValueError(self.allowed)
         return value
+
+    def _fits(self, number: int) -> bool:
+        return self.minimum <= number <= self.maximum and number % self.multiple == 0
 
     def parse(self, text: str) -> Any:
         """The value that a flag or an environment variable spells. ValueError as for `check`."""
@@ -72,8 +77,8 @@ def _setting(default: _T, rule: Rule) -> _T:
     return field(default=default, metadata={"rule": rule})
 
 
-def _whole(default: int, unit: str, minimum: int, maximum: int, meaning: str) -> int:
-    return _setting(default, Rule(int, meaning, unit, minimum, maximum))
+def _whole(default: int, unit: str, minimum: int, maximum: int, meaning: str, *, multiple: int = 1) -> int:
+    return _setting(default, Rule(int, meaning, unit, minimum, maximum, multiple))
 
 
 def rules(section: type) -> dict[str, Rule]:
@@ -159,7 +164,11 @@ class RaftSettings:
 class StorageSettings:
     """The write-ahead log, the tables in memory, and LMDB under them."""
 
-    segment_bytes: int = _whole(64 * MIB, "bytes", 64 * KIB, 1 * GIB, "Size of one file of the write-ahead log.")
+    segment_bytes: int = _whole(
+        64 * MIB, "bytes", 64 * KIB, 1 * GIB,
+        "Size of one file of the write-ahead log; a multiple of 4096.",
+        multiple=4096,
+    )
     memtable_bytes: int = _whole(
         32 * MIB, "bytes", 64 * KIB, 4 * GIB, "A checkpoint begins when this much has changed since the last one."
     )
