@@ -94,7 +94,7 @@ class Node:
         self.now += 1
         self.raft.tick()
         self.log.poll()
-        self.machine.tick(self.log.bytes_since_checkpoint)
+        self.machine.tick()
         self._expire()
         self._trim_log()
         self._refuse_where_full()
@@ -161,6 +161,9 @@ class Node:
             self._carry_out(raft.take_ready())
             self._reads.serve(self.machine.table, raft.applied_index)
             self._start_reads()
+        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index:
+            # Only then: the store must never be ahead of this node's own log.
+            self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
         self.ingress.age_ms = self._age_ms()
         if self._told and self._status()[:2] != self._told[:2]:
@@ -335,6 +338,11 @@ class Node:
         full = self.machine.over_limit or not self.log.has_room(self.ingress_limit_bytes)
         if self.ingress.refuse_writes in (Status.OK, Status.NO_SPACE):
             self.ingress.refuse_writes = Status.NO_SPACE if full else Status.OK
+
+    @property
+    def proposals_pending(self) -> int:
+        """Batches that are neither applied nor given up."""
+        return len(self._proposals) + len(self._forwards) + len(self._waiting)
 
     @property
     def ingress_limit_bytes(self) -> int:

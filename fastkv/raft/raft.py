@@ -205,8 +205,8 @@ class Raft:
         return ready
 
     def _changed_hard_state(self) -> HardState | None:
-        if (self.term, self.vote) == self._told_hard_state:
-            return None
+        if (self.term, self.vote) == self._told_hard_state and not self._unstable:
+            return None     # the commit index alone is worth no write; it travels with the next entries
         self._told_hard_state = (self.term, self.vote)
         return HardState(self.term, self.vote, self.commit_index)
 

@@ -47,7 +47,7 @@ class Ready:
         leadership: Leadership | None,
     ) -> None:
         self.hard_state = hard_state
-        """Term, vote or commit index to persist; None when term and vote are as before."""
+        """Term, vote and commit index to persist; None when term and vote are as before and there are no entries."""
         self.segments = segments
         """Entries to persist. One that begins at or before the stored log's end replaces that end."""
         self.send_now = send_now

@@ -10,11 +10,11 @@ from typing import Any
 from fastkv._core.codes import Consistency, Kind, Opcode, Status
 from fastkv._core.replies import CallbackSink, text_for
 from fastkv.config import NodeConfig
-from fastkv.errors import FastKVError
+from fastkv.errors import CursorExpired
 from fastkv.node import Node, PeerStatus
 from fastkv.raft import CANDIDATE, FOLLOWER, LEADER, LEARNER, PRE_CANDIDATE
 from fastkv.server.service import Deliver
-from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get
+from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class LocalService:
                 max_items=limits.scan_page_items,
                 max_bytes=limits.scan_page_bytes,
             )
-        except FastKVError as error:
-            deliver(Status[error.code], 0, 0, str(error).encode())
+        except CursorExpired as error:
+            deliver(Status.CURSOR_EXPIRED, 0, 0, str(error).encode())
         else:
-            deliver(Status.OK, 0, 0, page)
+            deliver(Status.OK, 0, 0, encode_scan_page(page.revision, page.count, page.cursor, page.items))
 
     def _callback_failed(self, error: BaseException) -> None:
         log.error("an answer could not be delivered", exc_info=error)

@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import uvloop
 
-from fastkv.config import NodeConfig
+from fastkv._core.connection import Role
+from fastkv.config import NodeAddress, NodeConfig
 from fastkv.errors import FastKVError
 from fastkv.kv.state import StateMachine
 from fastkv.logs import set_node_context, setup_logging
@@ -24,7 +25,7 @@ from fastkv.node import Node, NodeSettings
 from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
-from fastkv.server.metrics import NodeMetrics
+from fastkv.server.metrics import Figures, NodeMetrics
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.storage.directory import DataDirectory
@@ -56,7 +57,7 @@ def run(config: NodeConfig) -> int:
 
 async def _serve(config: NodeConfig) -> int:
     with DataDirectory.open(
-        config.cluster.data_dir / config.node_id, cluster=config.cluster.name, node_id=config.node_id
+        config.data_dir, cluster=config.cluster.name, node_id=config.node_id
     ) as directory:
         runtime = Runtime(config, directory)
         try:
@@ -91,15 +92,17 @@ class Runtime:
             node_id=config.node_id,
             map_bytes=storage.lmdb_map_bytes,
             poster=self._loop.call_soon_threadsafe,
+            snapshots=config.limits.snapshots,
         )
         self.machine = StateMachine(
             self.store,
-            value_limit_bytes=config.limits.value_bytes,
             memtable_bytes=storage.memtable_bytes,
-            checkpoint_wal_bytes=storage.checkpoint_wal_bytes,
+            checkpoint_log_bytes=storage.checkpoint_wal_bytes,
             checkpoint_age_ticks=self._ticks(storage.checkpoint_age_s * 1000),
+            retry_ticks=self._ticks(1000),
             snapshots=config.limits.snapshots,
             snapshot_ttl_ticks=self._ticks(config.limits.snapshot_ttl_s * 1000),
+            first_snapshot_id=int.from_bytes(os.urandom(8), "little"),
         )
         self.log = Wal(
             directory.wal_path,
@@ -120,7 +123,7 @@ class Runtime:
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
         self.raw = RawServer(config, self.node, self.service, on_peer=self.links.nudge, on_broken=self._broken)
         self.http = HttpServer(self.service, config.limits)
-        self.metrics = NodeMetrics(self)
+        self.metrics = NodeMetrics(self._figures, [self.http.requests])
 
     def _make_node(self) -> Node:
         config, recovered = self.config, self.log.recovered
@@ -165,7 +168,7 @@ class Runtime:
             open_limit_bytes=config.raft.max_append_bytes * 16,
         )
 
-    def _peers(self) -> dict[str, object]:
+    def _peers(self) -> dict[str, NodeAddress]:
         return {peer: address for peer, address in self.config.cluster.nodes.items() if peer != self.config.node_id}
 
     def _ticks(self, milliseconds: float) -> int:
@@ -194,7 +197,7 @@ class Runtime:
             config.server.raft_port,
             config.server.host,
             config.server.http_port,
-            config.cluster.data_dir / config.node_id,
+            config.data_dir,
         )
 
     async def _listen(self, what: str, start: Callable[..., object], host: str, port: int) -> None:
@@ -213,6 +216,7 @@ class Runtime:
         await self.links.close()
         self._loop.remove_reader(self.log.fileno())
         self.log.close()
+        self.machine.close()
         self.store.close()
         log.info("stopped")
 
@@ -287,6 +291,31 @@ class Runtime:
 
     def _on_lost(self, peer: str) -> None:
         self.node.peer_lost(peer)
+
+    def _figures(self) -> Figures:
+        """What /metrics shows."""
+        node, raft = self.node, self.node.raft
+        return Figures(
+            has_leader=bool(raft.leader),
+            is_leader=raft.role == LEADER,
+            leader_changes=node.leader_changes,
+            term=raft.term,
+            commit_index=raft.commit_index,
+            applied_index=raft.applied_index,
+            proposals_committed=raft.commit_index,
+            proposals_applied=raft.applied_index,
+            proposals_failed=node.proposals_failed,
+            proposals_pending=node.proposals_pending,
+            keys=self.machine.key_count,
+            store_bytes=self.store.bytes_on_disk,
+            log_bytes=self.log.bytes_on_disk,
+            connections={
+                "client": self.raw.count(Role.CLIENT),
+                "peer": self.raw.count(Role.PEER),
+                "http": len(self.http.connections),
+            },
+            snapshots_open=len(self.machine.held),
+        )
 
     def _announce(self) -> None:
         raft = self.node.raft

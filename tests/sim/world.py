@@ -22,7 +22,7 @@ from fastkv.log_types import Segment
 from fastkv.node import Node, NodeSettings
 from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
 from fastkv.storage.memory_log import MemoryDisk, MemoryLogStore
-from fastkv.storage.memory_store import MemoryStore
+from fastkv.storage.memory_store import MemoryStore, StoredState
 from tests.sim.clients import Client, Deliver
 from tests.sim.events import MS, Events
 from tests.sim.linearizability import Operation, Verdict, check
@@ -79,6 +79,7 @@ class Member:
         self.world = world
         self.node_id = node_id
         self.disk = MemoryDisk()
+        self.stored = StoredState()
         self.node: Node | None = None
         self._life = 0
         self._pump_scheduled = False
@@ -89,15 +90,16 @@ class Member:
         world, events = self.world, self.world.events
         self._life += 1
         life = self._life
-        store = MemoryStore(self.disk)
+        store = MemoryStore(self.stored)
         machine = ObservedMachine(
             store,
-            value_limit_bytes=1 << 20,
-            memtable_bytes=4096,        # small, so that checkpoints happen all the time
-            checkpoint_wal_bytes=1 << 16,
+            memtable_bytes=1 << 19,         # two chunks of an arena, so that checkpoints happen all the time
+            checkpoint_log_bytes=2048,
             checkpoint_age_ticks=200,
+            retry_ticks=20,
             snapshots=4,
             snapshot_ttl_ticks=1000,
+            first_snapshot_id=events.rng.getrandbits(64),
         )
         machine.observe(self.node_id, world.truth)
         log = MemoryLogStore(self.disk, keep_above=machine.applied_index)
