@@ -199,9 +199,11 @@ def _show(view: dict[str, Any]) -> None:
         table.add_column(heading)
     for node in view["nodes"]:
         style = {"Leader": "green", "Unreachable": "red"}.get(node["state"])
-        state = f"{node['state']} ({node['error']})" if "error" in node else node["state"]
-        table.add_row(node["id"] or "?", node["address"], state, str(node["term"] or ""), style=style)
+        table.add_row(node["id"] or "?", node["address"], node["state"], str(node["term"] or ""), style=style)
     Console(highlight=False, soft_wrap=True).print(table)
+    for node in view["nodes"]:
+        if "error" in node:
+            click.echo(f"{node['address']}: {node['error']}", err=True)
     click.echo(f"leader: {view['leader'] or 'none'}")
 
 

@@ -314,9 +314,12 @@ def test_status_puts_together_what_each_node_says(
     view = json.loads(result.stdout)
     assert (result.exit_code, view["leader"]) == (status, leader)
     assert [node["address"] for node in view["nodes"]] == ["x:1", "y:2"]
-    text = run("cluster", "status").stdout
-    assert f"leader: {leader or 'none'}" in text
-    assert text.count("Unreachable (") == sum(isinstance(answer, str) for answer in answers)
+    shown = run("cluster", "status")
+    assert f"leader: {leader or 'none'}" in shown.stdout
+    assert shown.stdout.count("Unreachable") == sum(isinstance(answer, str) for answer in answers)
+    assert shown.stderr.splitlines() == [
+        f"{where}: {answer}" for where, answer in zip(("x:1", "y:2"), answers, strict=True) if isinstance(answer, str)
+    ]
 
 
 def test_the_leader_is_whom_the_leader_itself_or_else_anybody_names(monkeypatch: pytest.MonkeyPatch) -> None:
