@@ -1,0 +1,344 @@
+"""Reading a write-ahead log from disk: where it ends, and whether the end is torn or damaged.
+
+`scan` follows the records from the first segment on, each vouched for by the chain, and changes nothing. Where no
+further record is valid, the log ends, and what lies behind decides:
+
+* zeros: a clean end;
+* something, and no valid record behind says that the bad place had been durable: a *torn* write, one that nobody was
+  told had succeeded. `repair` cuts it off, durably;
+* a valid record behind which was written when the bad place was already durable: *damage* to what may have been
+  acknowledged. `scan` raises `DamagedLog`; nothing is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+
+from fastkv._core.entry import EntryBatch
+from fastkv.errors import DamagedLog, StorageError, WrongDirectory
+from fastkv.log_types import HardState, Segment
+from fastkv.storage.wal_format import (
+    ALIGNMENT,
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    STATE,
+    VERSION,
+    RecordHeader,
+    SegmentHeader,
+    StateRecord,
+    is_zero,
+    log_position,
+    parse_record,
+    parse_segment_header,
+    parse_state,
+)
+from fastkv.storage.wal_index import LogIndex
+
+_SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.wal")
+
+
+def segment_path(directory: Path, segment_id: int) -> Path:
+    """The file of a segment."""
+    return directory / f"{segment_id:016x}.wal"
+
+
+@dataclass(slots=True)
+class FoundSegment:
+    """A segment that belongs to the log."""
+
+    segment_id: int
+    path: Path
+    base_index: int
+    """Where the log ended when this segment was begun: it has no entries up to there."""
+    base_term: int
+
+
+@dataclass(slots=True)
+class Region:
+    """Bytes `start` to `stop` of a file."""
+
+    path: Path
+    start: int
+    stop: int
+
+
+@dataclass(slots=True)
+class Scan:
+    """What is in a log directory."""
+
+    hard_state: HardState = field(default_factory=HardState)
+    index: LogIndex = field(default_factory=LogIndex)
+    tail: deque[Segment] = field(default_factory=deque)
+    """The newest entries, see `scan`."""
+    found: list[FoundSegment] = field(default_factory=list)
+    salt: int = 0
+    chain: int = 0
+    """Of the last record."""
+    end: int = 0
+    """The position behind the last record."""
+    durable_position: int = 0
+    """The highest that a record states; what lies behind it may not have reached the disk yet."""
+    spare: Path | None = None
+    """A segment that was prepared and has not been begun."""
+    torn: Region | None = None
+    """The residue of a torn write in the last segment."""
+    surplus: list[Path] = field(default_factory=list)
+    """Later segments that belong to the torn write, whole, and what was prepared behind them."""
+
+
+def scan(directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int = 0) -> Scan | None:
+    """Read the log in `directory`, or None where there is no segment at all. Writes nothing.
+
+    Keeps the newest entries in memory: those above index `keep_above`, the last `keep_bytes` of them and at least one
+    run. DamagedLog, WrongDirectory for another node's log, StorageError for an unknown version and
+    for files that do not belong there. OSError where the disk fails.
+    """
+    paths = find_segments(directory)
+    if not paths:
+        return None
+    follower = _Follower(identity, keep_above, keep_bytes)
+    contents = ((segment_id, path, path.read_bytes()) for segment_id, path in paths)
+    last = next(contents)
+    follower.follow(*last)
+    for content in contents:
+        if not follower.follow(*content):
+            _judge_end(follower.result, chain((last, content), contents))
+            break
+        last = content
+    else:
+        _judge_end(follower.result, (last,))
+    return follower.finish()
+
+
+def find_segments(directory: Path) -> list[tuple[int, Path]]:
+    """The segment files in order. DamagedLog where one is missing, StorageError for a name that is none."""
+    found = []
+    for path in directory.glob("*.wal"):
+        match = _SEGMENT_NAME.fullmatch(path.name)
+        if match is None:
+            raise StorageError(f"{path} is no file of this log: the names of segments are 16 hexadecimal digits")
+        found.append((int(match[1], 16), path))
+    found.sort()
+    for (before, _), (after, path) in pairwise(found):
+        if after != before + 1:
+            missing = segment_path(directory, before + 1)
+            raise DamagedLog(advice(f"{missing} is missing, and the log goes on in {path.name}"))
+    return found
+
+
+class _Follower:
+    """Follows the log from record to record."""
+
+    def __init__(self, identity: int, keep_above: int, keep_bytes: int) -> None:
+        self.result = Scan()
+        self._identity = identity
+        self._keep_above = keep_above
+        self._keep_bytes = keep_bytes
+        self._kept_bytes = 0
+        self._commit = 0
+
+    def follow(self, segment_id: int, path: Path, data: bytes) -> bool:
+        """Follow the log through one file. False where the log has ended before it."""
+        result, first = self.result, not self.result.found
+        header = parse_segment_header(data)
+        if header is not None:
+            self._check_header(path, segment_id, header)
+        if first:
+            if header is None:
+                raise _damaged_start(path, 0)
+            result.salt, result.chain = header.salt, header.previous_chain
+        elif header is None or header.previous_chain != result.chain:
+            return False
+        view = memoryview(data)
+        offset = SEGMENT_HEADER_BYTES
+        record = self._next_record(view, segment_id, offset)
+        if record is None or record.kind != STATE:
+            # The first segment was durable, record and all, before anything was removed before it.
+            if first:
+                raise _damaged_start(path, offset)
+            return False
+        while record is not None:
+            try:
+                self._take(segment_id, path, record, view[offset + RECORD_HEADER_BYTES :][: record.length])
+            except (ValueError, IndexError) as error:
+                # The chain vouches for it, so this is no torn write.
+                what = f"{path}: the record at byte {offset} contradicts those before it ({error})"
+                raise DamagedLog(advice(what)) from error
+            offset = record.end_offset
+            record = self._next_record(view, segment_id, offset)
+        return True
+
+    def _check_header(self, path: Path, segment_id: int, header: SegmentHeader) -> None:
+        if header.version != VERSION:
+            raise StorageError(f"{path} has format version {header.version}; this fastkv reads version {VERSION}")
+        if header.identity != self._identity:
+            raise WrongDirectory(f"{path} is the log of another node or cluster")
+        if header.segment_id != segment_id:
+            raise DamagedLog(advice(f"{path} holds segment {header.segment_id:016x}: it was renamed or copied"))
+        if self.result.found and header.salt != self.result.salt:
+            raise DamagedLog(advice(f"{path} is of another log than the segments before it"))
+
+    def _next_record(self, view: memoryview, segment_id: int, offset: int) -> RecordHeader | None:
+        record = parse_record(view, offset, log_position(segment_id, offset), self.result.salt)
+        return record if record is not None and record.previous_chain == self.result.chain else None
+
+    def _take(self, segment_id: int, path: Path, record: RecordHeader, payload: memoryview) -> None:
+        result = self.result
+        if record.kind == STATE:
+            self._take_state(segment_id, path, parse_state(payload))
+        else:
+            start = record.position & 0xFFFF_FFFF
+            result.index.add(
+                record.first_index, record.entry_count, record.term, segment_id, start, record.end_offset
+            )
+            self._keep(record, payload)
+        result.chain = record.chain
+        result.end = record.end
+        result.durable_position = max(result.durable_position, record.durable_position)
+        self._commit = max(self._commit, record.commit)
+
+    def _take_state(self, segment_id: int, path: Path, state: StateRecord) -> None:
+        result = self.result
+        if not result.found or state.end_index < result.index.base_index:
+            # The first segment; or the last but one was about to be removed as well, because of entries that had been
+            # cut off and written again below where it begins.
+            result.index = LogIndex(state.end_index, state.end_term)
+        if result.index.term_at(state.end_index) != state.end_term:
+            raise ValueError(f"entry {state.end_index} is not of term {state.end_term}")
+        if not result.found or result.found[-1].segment_id != segment_id:
+            result.found.append(FoundSegment(segment_id, path, state.end_index, state.end_term))
+        result.index.cut(state.end_index)
+        self._drop_above(state.end_index)
+        result.hard_state = state.hard_state
+
+    def _keep(self, record: RecordHeader, payload: memoryview) -> None:
+        tail = self.result.tail
+        self._drop_above(record.first_index - 1)
+        if record.last_index > self._keep_above:
+            batch = EntryBatch(bytes(payload), record.entry_count, record.payload_checksum)
+            tail.append(Segment(record.first_index, record.term, batch))
+            self._kept_bytes += record.length
+        while self._kept_bytes > self._keep_bytes and len(tail) > 1:
+            self._kept_bytes -= tail.popleft().nbytes
+
+    def _drop_above(self, last_index: int) -> None:
+        tail = self.result.tail
+        while tail and tail[-1].last_index > last_index:
+            segment = tail.pop()
+            self._kept_bytes -= segment.nbytes
+            if segment.first_index <= last_index:
+                tail.append(segment.slice(segment.first_index, last_index))
+                self._kept_bytes += tail[-1].nbytes
+
+    def finish(self) -> Scan:
+        """What was found; the commit index, a hint, kept within the log."""
+        result = self.result
+        commit = max(result.index.base_index, min(self._commit, result.index.last_index))
+        result.hard_state = result.hard_state._replace(commit=commit)
+        return result
+
+
+def _judge_end(result: Scan, contents: Iterable[tuple[int, Path, bytes]]) -> None:
+    """Is what lies behind the end of the log nothing, torn, or damage? `contents` begins with the last segment."""
+    last_path = result.found[-1].path
+    for number, (segment_id, path, data) in enumerate(contents):
+        start = result.end & 0xFFFF_FFFF if number == 0 else 0
+        zero = is_zero(memoryview(data)[start:])
+        for record in () if zero else records_behind(data, segment_id, start, result.salt):
+            if record.durable_position > result.end:
+                raise _damaged(last_path, result, record)
+        if number == 0:
+            result.torn = None if zero else Region(path, start, len(data))
+        elif number == 1 and zero:
+            result.spare = path
+        else:
+            result.surplus.append(path)
+
+
+def records_behind(data: bytes, segment_id: int, start: int, salt: int) -> Iterator[RecordHeader]:
+    """Every self-valid record at `start` or behind it, wherever it begins, in order.
+
+    A record's own position is in its header, so the upper half of it, the segment's id, is what is searched for.
+    """
+    view = memoryview(data)
+    sought = segment_id.to_bytes(4, "little")
+    at = data.find(sought, start)
+    while at >= 0:
+        offset = at - 12
+        if offset >= start and offset % ALIGNMENT == 0:
+            record = parse_record(view, offset, log_position(segment_id, offset), salt)
+            if record is not None:
+                yield record
+        at = data.find(sought, at + 1)
+
+
+def repair(directory: Path, result: Scan) -> None:
+    """Make the log durable as it was read: cut off what is torn, and write again what may not have reached the disk.
+
+    A process that was killed between write and sync leaves records that only the page cache has; and after a failed
+    sync the kernel may take pages for clean that never reached the disk. What recovery believes, others will be told
+    is durable, so it is written and synced here. OSError where that fails.
+    """
+    for path in reversed(result.surplus):       # from the end, so that a crash leaves no gap
+        path.unlink()
+        sync_directory(directory)
+    if result.torn is not None:
+        overwrite(result.torn, None)
+    unsure = result.durable_position
+    for found in result.found:
+        if found.segment_id >= unsure >> 32:
+            start = unsure & 0xFFFF_FFFF if found.segment_id == unsure >> 32 else 0
+            last = found.segment_id == result.end >> 32
+            stop = result.end & 0xFFFF_FFFF if last else found.path.stat().st_size
+            with found.path.open("rb") as file:
+                file.seek(start)
+                overwrite(Region(found.path, start, stop), file.read(stop - start))
+    result.torn, result.surplus = None, []
+
+
+def overwrite(region: Region, content: bytes | None) -> None:
+    """Put `content`, or zeros, into the region, durably."""
+    left = memoryview(bytes(region.stop - region.start) if content is None else content)
+    fd = os.open(region.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        offset = region.start
+        while left:
+            written = os.pwrite(fd, left, offset)
+            left, offset = left[written:], offset + written
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that were created, renamed or removed in the directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _damaged_start(path: Path, offset: int) -> DamagedLog:
+    return DamagedLog(advice(f"{path} is damaged at byte {offset}: the beginning of the log cannot be read"))
+
+
+def _damaged(path: Path, result: Scan, witness: RecordHeader) -> DamagedLog:
+    first, last = result.index.last_index + 1, witness.first_index - 1
+    lost = f"log entries {first} to {last}" if first <= last else f"records before log entry {witness.first_index}"
+    offset = result.end & 0xFFFF_FFFF
+    return DamagedLog(advice(f"{path} is damaged at byte {offset}: {lost} had been durable and cannot be read"))
+
+
+def advice(what: str) -> str:
+    """What is wrong, and what to do about it."""
+    return (
+        f"{what}. Nothing was changed. To go on, repair from peers: while a majority of the other nodes is up, move "
+        "this node's data directory aside and start the node with an empty one; it gets everything back from the leader"
+    )

@@ -1,0 +1,241 @@
+"""Segment files: made ahead of need, recycled, removed, on a thread of their own.
+
+A segment is created whole and zero-filled before the log needs it, so that an append overwrites blocks that exist and
+`fdatasync` has no metadata to flush (measured in docs/architecture/wal.md). It appears under its final name, with a
+rename, when all its zeros are durable; the log then begins it without touching the directory. A segment that the log
+does not need any more is zero-filled again and becomes the next one, or is removed.
+
+No space is an ordinary state here, not a failure: `full` is set, what was half made is removed, and `poll` tries again.
+Any other error is final and raised by the next call of the log's own thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from fastkv.storage.wal_recovery import Region, overwrite, segment_path, sync_directory
+
+FILL_BYTES = 1 << 20
+"""Zeros written, and synced, in one go. A sync of a whole segment would hold up the log's own syncs for tens of ms."""
+FILL_PAUSE_S = 0.004
+"""Rest between two such pieces."""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class SegmentFile:
+    """One segment of the log, open."""
+
+    __slots__ = ("base_index", "base_term", "capacity", "fd", "first_ticket", "last_ticket", "path", "segment_id")
+
+    def __init__(self, segment_id: int, path: Path) -> None:
+        self.segment_id = segment_id
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self.capacity = os.fstat(self.fd).st_size
+        self.base_index = 0
+        self.base_term = 0
+        self.first_ticket = 0
+        self.last_ticket = 0
+
+    def close(self) -> None:
+        """Close the file. Nothing may be under way to it."""
+        os.close(self.fd)
+
+
+class SegmentPreparer:
+    """Makes the next segment, and takes back those that are not needed any more.
+
+    The methods belong to the log's thread; only `take` may wait.
+    """
+
+    def __init__(self, directory: Path, segment_bytes: int) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._changed = threading.Condition()
+        self._wanted: tuple[int, int] | None = None     # segment id and bytes of what is to be made
+        self._ready: tuple[int, int] | None = None      # what has been made
+        self._retired: deque[Path] = deque()
+        self._recycled = directory / "recycled.tmp"
+        self._has_recycled = False
+        self._full = False
+        self._urgent = False
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="fastkv-wal-segments", daemon=True)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """There was no space for the next segment when it was last tried."""
+        return self._full
+
+    @property
+    def ready_bytes(self) -> int:
+        """Size of the segment that is ready to be taken; 0 when there is none."""
+        ready = self._ready
+        return ready[1] if ready else 0
+
+    def prepare(self, segment_id: int) -> None:
+        """Begin to make a segment. Returns at once."""
+        with self._changed:
+            self._want(segment_id, self._segment_bytes)
+
+    def adopt(self, segment_id: int, path: Path) -> None:
+        """A segment of zeros that is there already, under its final name."""
+        with self._changed:
+            self._ready = (segment_id, path.stat().st_size)
+
+    def take(self, segment_id: int, min_bytes: int) -> SegmentFile:
+        """The segment, with at least `min_bytes`; waits until it is made. OSError where that fails."""
+        with self._changed:
+            if self._ready is None or self._ready[1] < min_bytes:
+                self._ready = None
+                self._want(segment_id, max(min_bytes, self._segment_bytes))
+                self._urgent = True
+                self._changed.wait_for(lambda: self._ready is not None or self._full or self._failure is not None)
+                self._urgent = False
+            self._raise_failure()
+            if self._ready is None:
+                raise OSError(errno.ENOSPC, f"no space for the next segment of the log: {os.strerror(errno.ENOSPC)}")
+            assert self._ready[0] == segment_id
+            self._ready = None
+        return SegmentFile(segment_id, segment_path(self._directory, segment_id))
+
+    def retire(self, path: Path) -> None:
+        """The log does not need this segment any more: recycle or remove it. Oldest first."""
+        with self._changed:
+            self._retired.append(path)
+            self._full = False      # there is space again, or a file to be used again
+            self._changed.notify_all()
+
+    def poll(self, *, try_again: bool) -> None:
+        """Raise what has failed; where there was no space, look again whether there is some now."""
+        with self._changed:
+            self._raise_failure()
+            if try_again and self._full:
+                self._full = False
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread, after at most one piece of work."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _want(self, segment_id: int, nbytes: int) -> None:
+        self._wanted = (segment_id, nbytes)
+        self._full = False
+        self._changed.notify_all()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while self._work_once():
+                pass
+        except BaseException as failure:
+            with self._changed:
+                self._failure = failure
+                self._changed.notify_all()
+
+    def _work_once(self) -> bool:
+        """Do one thing that is to be done, or wait for one. False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._retired or (self._wanted and not self._full))
+            if self._closing:
+                return False
+            retired = self._retired.popleft() if self._retired else None
+            wanted = self._wanted
+        if retired is not None:
+            self._take_back(retired)
+        elif wanted is not None:
+            self._make(*wanted)
+        return True
+
+    def _take_back(self, path: Path) -> None:
+        """Out of the log, durably, before the next one goes: a crash leaves no gap."""
+        if self._has_recycled or path.stat().st_size != self._segment_bytes:
+            path.unlink()
+        else:
+            path.rename(self._recycled)
+            self._has_recycled = True
+        sync_directory(self._directory)
+
+    def _make(self, segment_id: int, nbytes: int) -> None:
+        recycle = self._has_recycled and nbytes == self._segment_bytes
+        unfinished = self._recycled if recycle else self._directory / "prepared.tmp"
+        try:
+            if not fill_with_zeros(unfinished, nbytes, self._pause):
+                return
+            unfinished.rename(segment_path(self._directory, segment_id))
+        except OSError as error:
+            # A recycled file has its blocks already, and anything but a lack of space is not to be worked around.
+            if recycle or error.errno not in NO_SPACE:
+                raise
+            unfinished.unlink(missing_ok=True)      # leave what there is to others, who may free more
+            with self._changed:
+                self._full = True
+                self._changed.notify_all()
+            return
+        self._has_recycled = self._has_recycled and not recycle
+        sync_directory(self._directory)
+        with self._changed:
+            if self._wanted == (segment_id, nbytes):
+                self._wanted = None
+                self._ready = (segment_id, nbytes)
+            self._changed.notify_all()
+
+    def _pause(self, fd: int) -> bool:
+        """Sync what was written and rest a little, unless the log waits for the segment. False at the end."""
+        if not self._urgent:
+            os.fdatasync(fd)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._urgent, FILL_PAUSE_S)
+            return not self._closing
+
+
+_ZEROS = bytes(FILL_BYTES)
+
+
+def fill_with_zeros(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bool:
+    """Make `path` a file of that many durable zeros. False when `go_on`, asked after each piece, has stopped it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(fd, 0, nbytes)       # says at once where there is no space for all of it
+        offset = 0
+        while offset < nbytes:
+            offset += os.pwrite(fd, memoryview(_ZEROS)[: nbytes - offset], offset)
+            if not go_on(fd):
+                return False
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return True
+
+
+def create_first_segment(directory: Path, segment_id: int, nbytes: int, content: bytes) -> None:
+    """The first segment of a new log, with its first records: it is there whole and durable, or not at all."""
+    unfinished = directory / "first.tmp"
+    fill_with_zeros(unfinished, nbytes, lambda fd: True)
+    overwrite(Region(unfinished, 0, len(content)), content)
+    unfinished.rename(segment_path(directory, segment_id))
+    sync_directory(directory)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove segments that a crash left half made or half recycled."""
+    leftovers = sorted(directory.glob("*.tmp"))
+    for path in leftovers:
+        path.unlink()
+    if leftovers:
+        sync_directory(directory)
