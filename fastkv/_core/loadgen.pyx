@@ -65,7 +65,7 @@ cdef struct Link:
     Slot* slots
 
 
-cdef class Generator:
+cdef class _Generator:
     """One run. Used through `run` and `load`."""
 
     cdef Histogram latency
@@ -390,7 +390,7 @@ def run(
     double read_ratio=0.5, int consistency=0, bint sequential=False, on_progress=None,
 ):
     """Send `count` operations, or for `max_seconds`, whichever ends first; see `loadgen.pyi` for the answer."""
-    cdef Generator generator = Generator()
+    cdef _Generator generator = _Generator()
     if operation not in ("put", "get", "mixed"):
         raise ValueError(f"operation is put, get or mixed, not {operation!r}")
     if connections < 1 or depth < 1 or keys < 1 or max_seconds <= 0:

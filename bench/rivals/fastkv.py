@@ -1,0 +1,141 @@
+"""fastkv, three nodes, its own defaults, loaded with its compiled generator."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from bench.rivals import h2load
+from bench.rivals.loads import Data, Load
+from bench.rivals.processes import Servers, free_ports
+from bench.rivals.rival import Measurement, RivalError
+
+NODES = 3
+LATENCY_SHARE = 0.4
+WITHOUT_END = 1 << 40
+
+
+class FastKV:
+    """A cluster of three on 127.0.0.1, from this checkout."""
+
+    name = "fastkv"
+
+    def missing(self) -> str | None:
+        try:
+            import fastkv._core.loadgen  # noqa: F401
+        except ImportError:
+            return "fastkv's compiled core (python setup.py build_ext --inplace)"
+        return None
+
+    def version(self) -> str:
+        from fastkv import __version__
+
+        return __version__
+
+    def start(self, directory: Path, servers: Servers) -> None:
+        ports = free_ports(2 * NODES)
+        self._directory = directory
+        self._servers = servers
+        self._raft_ports = {f"node-{i + 1}": ports[i] for i in range(NODES)}
+        self._http_ports = {f"node-{i + 1}": ports[NODES + i] for i in range(NODES)}
+        nodes = {
+            name: {"raft": f"127.0.0.1:{port}", "http": f"127.0.0.1:{self._http_ports[name]}"}
+            for name, port in self._raft_ports.items()
+        }
+        config = directory / "cluster.yaml"
+        cluster = {"name": "bench", "bootstrap_id": "node-1", "data_dir": str(directory / "data"), "nodes": nodes}
+        config.write_text(json.dumps({"cluster": cluster, "logging": {"level": "warning"}}))  # JSON is YAML
+        checkout = str(Path(__file__).parents[2])
+        for name in nodes:
+            environ = {"RAFT_NODE_ID": name, "KV_CONFIG": str(config), "PYTHONPATH": checkout}
+            servers.start(name, [sys.executable, "-m", "fastkv", "serve"], environ)
+        servers.until(self._find_leader)
+
+    def _find_leader(self) -> bool:
+        """Every node knows the leader, and we do."""
+        leaders = set()
+        for port in self._http_ports.values():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/cluster/status", timeout=2) as answer:
+                    status: dict[str, Any] = json.load(answer)
+            except (OSError, ValueError):
+                return False
+            leaders.add(next((name for name, node in status["nodes"].items() if node["is_leader"]), None))
+        self._leader = leaders.pop()
+        return self._leader is not None and not leaders
+
+    def fill(self, data: Data) -> None:
+        from fastkv._core import loadgen
+
+        result = loadgen.load(
+            "127.0.0.1", self._raft_ports[str(self._leader)], keys=data.keys, value_bytes=data.value_bytes
+        )
+        if result["ok"] != data.keys:
+            raise RivalError(f"fastkv refused the fill: {result}")
+
+    def supports(self, load: Load) -> bool:
+        return True
+
+    def run(self, load: Load, data: Data, seconds: float) -> Measurement:
+        return self._run_http(load, data, seconds) if load.over_http else self._run_raw(load, data, seconds)
+
+    def _run_raw(self, load: Load, data: Data, seconds: float) -> Measurement:
+        from fastkv._core import loadgen
+
+        self._servers.until(self._find_leader)
+        cpu = self._servers.cpu_seconds()
+        result = loadgen.run(
+            "127.0.0.1",
+            self._raft_ports[str(self._leader)],
+            operation="get" if load.reads else "put",
+            connections=load.connections,
+            depth=load.depth,
+            count=WITHOUT_END,
+            keys=data.keys,
+            value_bytes=data.value_bytes,
+            max_seconds=seconds,
+        )
+        if result["missing"] or result["forwarded"] or result["lost"] or result["unanswered"] or not result["ok"]:
+            raise RivalError(f"fastkv did not do what it was asked: {result}")
+        latency = result["latency_us"]
+        return Measurement(
+            throughput=result["throughput"],
+            p50_us=latency["p50"],
+            p99_us=latency["p99"],
+            p999_us=latency["p999"],
+            failed=sum(result["errors"].values()),
+            operations=result["ok"],
+            seconds=result["seconds"],
+            tool_cpu_seconds=result["cpu_seconds"],
+            server_cpu_seconds={name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()},
+        )
+
+    def _run_http(self, load: Load, data: Data, seconds: float) -> Measurement:
+        self._servers.until(self._find_leader)
+        url = f"http://127.0.0.1:{self._http_ports[str(self._leader)]}/kv/{data.key(data.keys // 2)}"
+        body: Path | None = None
+        headers: tuple[str, ...] = ()
+        if not load.reads:
+            body = self._directory / "http-put.body"
+            body.write_text(json.dumps({"value": data.value}))
+            headers = (":method: PUT", "content-type: application/json")
+        cpu = self._servers.cpu_seconds()
+        result = h2load.run(url, load, seconds, body=body, headers=headers, http1=True)
+        server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
+        log = self._directory / "h2load.log"
+        log.unlink(missing_ok=True)
+        timed = h2load.run(url, load, seconds * LATENCY_SHARE, body=body, headers=headers, http1=True, log=log)
+        return Measurement(
+            throughput=result.throughput,
+            p50_us=timed.percentile_us(50),
+            p99_us=timed.percentile_us(99),
+            p999_us=timed.percentile_us(99.9),
+            failed=result.failed + timed.failed,
+            operations=result.succeeded,
+            seconds=result.succeeded / result.throughput,
+            tool_cpu_seconds=result.cpu_seconds,
+            server_cpu_seconds=server_cpu,
+        )
