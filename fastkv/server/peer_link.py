@@ -13,6 +13,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
@@ -42,10 +43,9 @@ class PeerLink(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)      # uvloop's are no subclass of asyncio's
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        transport.write(self._hello)
+        self._transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -29,7 +29,7 @@ class Writer(threading.Thread):
     def __init__(self, endpoints: str) -> None:
         super().__init__(daemon=True)
         self._endpoints = endpoints
-        self._stop = threading.Event()
+        self._finished = threading.Event()
         self.acknowledged: list[str] = []
         self.times: list[float] = []
         self.unknown = 0
@@ -38,7 +38,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         with fastkv.connect(self._endpoints) as kv:
             for number in itertools.count():
-                if self._stop.is_set():
+                if self._finished.is_set():
                     return
                 try:
                     kv.put(f"writer/{number}", str(number), timeout=10)
@@ -51,7 +51,7 @@ class Writer(threading.Thread):
                     self.times.append(time.monotonic())
 
     def finish(self) -> None:
-        self._stop.set()
+        self._finished.set()
         self.join(timeout=30)
         assert not self.is_alive()
 
