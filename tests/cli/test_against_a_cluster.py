@@ -23,7 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+    # Patient, so that a busy machine costs no leader in the middle of a measurement.
+    patient = "raft: {election_timeout_ms: 1000, heartbeat_timeout_ms: 100}\n"
+    with running_cluster(tmp_path_factory.mktemp("cluster"), extra=patient) as running:
         yield running
 
 
