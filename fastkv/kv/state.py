@@ -8,7 +8,8 @@ that is durable. So at any moment the store has a whole state, and memory all th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from fastkv._core.apply import Table, TableSnapshot
 from fastkv._core.buffer import WriteBuffer
@@ -24,16 +25,24 @@ HARD_LIMIT = 4
 class RangeQuestion(Protocol):
     """What `scan` reads of a SCAN request."""
 
-    start: bytes
-    end: bytes
-    limit: int
-    limit_bytes: int
-    reverse: bool
-    keys_only: bool
-    cursor: bytes
+    @property
+    def start(self) -> bytes: ...
+    @property
+    def end(self) -> bytes: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def limit_bytes(self) -> int: ...
+    @property
+    def reverse(self) -> bool: ...
+    @property
+    def keys_only(self) -> bool: ...
+    @property
+    def cursor(self) -> bytes: ...
 
 
-class Page(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Page:
     """One page of a listing. `items` are encoded as in an answer to SCAN; an empty cursor means that this is the last."""
 
     revision: int

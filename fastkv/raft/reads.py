@@ -10,7 +10,8 @@ A leader may answer only once it has committed an entry of its own term: before 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastkv.raft import leader, quorum
 from fastkv.raft.messages import READ_INDEX, READ_INDEX_REPLY, Message
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
 
 
-class _Asked(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Asked:
     round: int
     node_id: str
     context: int

@@ -36,7 +36,8 @@ def require(holds: bool, invariant: str) -> None:
         raise InvariantBroken(invariant)
 
 
-class ReadState(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ReadState:
     """The read asked for under `context` may be served from any state that has applied `index`."""
 
     context: int

@@ -40,14 +40,15 @@ Items = Callable[[], Iterable[tuple[bytes, bytes | None]]]
 class LmdbView:
     """The store at one moment: a read transaction."""
 
-    def __init__(self, store: LmdbStore, transaction: lmdb.Transaction) -> None:
+    def __init__(self, store: LmdbStore, transaction: lmdb.Transaction[bytes]) -> None:
         self._store = store
-        self._transaction: lmdb.Transaction | None = transaction
+        self._transaction: lmdb.Transaction[bytes] | None = transaction
 
     def range(self, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """(key, record) of [start, end) in order, or backwards; an empty `end` is no bound."""
         assert self._transaction is not None, "the view is closed"
-        with self._transaction.cursor(db=self._store.data) as cursor:
+        cursor: lmdb.Cursor[bytes] = self._transaction.cursor(db=self._store.data)
+        with cursor:
             if reverse:
                 there = cursor.set_range(end) if end else False
                 there = cursor.prev() if there else cursor.last()
@@ -202,8 +203,8 @@ class LmdbStore:
             error = StoreFull(f"the store's map is full; it grows to {self._wanted_map_bytes} bytes")
         elif error is None:
             # A transaction sees the state of its begin: look at the new one from now on.
-            self._reader.reset()
-            self._reader.renew()
+            self._reader.abort()
+            self._reader = self._environment.begin(db=self.data)
             self._meta = meta
         done(error)
 
