@@ -330,6 +330,9 @@ class Node:
         """Cut what no node needs any more, and keep the rest of the log in memory within its budget."""
         raft = self.raft
         self.log.compact(min(self.machine.durable_applied_index, raft.low_water))
+        base_index = self.log.first_index - 1
+        if raft.log.base_index < base_index:
+            raft.log.cut(base_index, self.log.term_at(base_index))
         if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
             raft.log.evict(raft.applied_index)
 

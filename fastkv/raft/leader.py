@@ -10,7 +10,7 @@ from fastkv.log_types import Segment
 from fastkv.raft import quorum
 from fastkv.raft.messages import APPEND, HEARTBEAT, Message
 from fastkv.raft.progress import CUT, PROBE, REPLICATE, Progress
-from fastkv.raft.types import LEADER
+from fastkv.raft.types import LEADER, InvariantBroken
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
@@ -146,12 +146,13 @@ def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
         return
     while progress.inflight_bytes < config.max_inflight_bytes:
         first = progress.next
+        if first <= raft.log.base_index:
+            progress.state = CUT        # it needs what nobody has any more in a log
+            return
         segments = raft.log.slice(first, config.max_append_bytes, config.max_append_entries)
         if not segments and not even_empty:
             return
-        if not _send_append(raft, peer, first - 1, segments):
-            progress.state = CUT
-            return
+        _send_append(raft, peer, first - 1, segments)
         if segments or progress.state == PROBE:
             last = segments[-1].last_index if segments else first - 1
             progress.sent(last, sum(segment.nbytes for segment in segments))
@@ -159,11 +160,11 @@ def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
             return
 
 
-def _send_append(raft: Raft, peer: str, prev_index: int, segments: list[Segment]) -> bool:
-    """Send entries behind `prev_index`. False where that entry is cut, so that nobody could check the match."""
+def _send_append(raft: Raft, peer: str, prev_index: int, segments: list[Segment]) -> None:
+    """Send the entries behind `prev_index`, which is in the log or its base."""
     prev_term = raft.log.term(prev_index)
     if prev_term is None:
-        return False
+        raise InvariantBroken(f"entry {prev_index} is neither in the log nor its base")
     raft.send(
         Message(
             APPEND,
@@ -177,7 +178,6 @@ def _send_append(raft: Raft, peer: str, prev_index: int, segments: list[Segment]
             segments=segments,
         )
     )
-    return True
 
 
 def heard_append_reply(raft: Raft, message: Message) -> None:

@@ -143,6 +143,13 @@ class RaftLog:
                 first = piece.last_index + 1
         return taken
 
+    def cut(self, index: int, term: int) -> None:
+        """The entries up to `index`, the last of which is of `term`, are gone for good."""
+        require(index <= self.last_index, f"entry {index} is cut from a log that ends at {self.last_index}")
+        if index > self.base_index:
+            self.evict(index)
+            self.base_index, self.base_term = index, term
+
     def evict(self, index: int) -> None:
         """Forget entries up to `index` in memory, whole segments only. The caller knows that they are durable."""
         kept = bisect_right(self._firsts, index)

@@ -74,8 +74,10 @@ class Progress:
 
     def back_to_probe(self) -> None:
         """What is under way may be lost: find out again where the logs match."""
-        self.state = PROBE
-        self.next = self.match + 1
+        if self.state == REPLICATE:
+            # Only here is `match` known; while probing it may still be 0, and `next` is the better knowledge.
+            self.state = PROBE
+            self.next = self.match + 1
         self.probing = False
         self._inflight.clear()
         self.inflight_bytes = 0
