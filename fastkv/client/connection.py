@@ -18,6 +18,7 @@ from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
 from fastkv.client.addresses import Address
 from fastkv.client.faults import ClientClosed, ConnectionLostError, DeadlinePassedError
 from fastkv.client.settings import Settings
+from fastkv.client.watchdog import Watchdog
 from fastkv.errors import FastKVError, ProtocolError, TooLarge, error_for
 from fastkv.wire.client import CLIENT_ROLE, HelloReply, decode_hello_reply, encode_hello_body
 
@@ -75,9 +76,13 @@ class Connection(asyncio.BufferedProtocol):
         self._writing_paused = False
         self._retired = False
         self._reason: Exception | None = None  # why no request can be made any more
-        self._heard_at = 0.0
-        self._pinged = False
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._watchdog = Watchdog(
+            ping_after_s=settings.ping_after_s,
+            silence_limit_s=settings.silence_limit_s,
+            is_waiting=lambda: bool(self._pending),
+            ping=self._ping,
+            gone=self._gone,
+        )
 
     @classmethod
     async def open(cls, address: Address, settings: Settings, on_lost: Callable[[Connection], None]) -> Connection:
@@ -145,7 +150,7 @@ class Connection(asyncio.BufferedProtocol):
         pending = _Pending(opcode, encode_frame(opcode, 0, 0, request_id, body), self._loop.create_future())
         self._pending[request_id] = self._unsent[request_id] = pending
         self._schedule_flush()
-        self._watch()
+        self._watchdog.wake()
         timer = self._loop.call_at(deadline, pending.expire)
         try:
             outcome = await pending.future
@@ -193,40 +198,19 @@ class Connection(asyncio.BufferedProtocol):
         if self._reason is not None:
             return
         self._reason = reason
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._watchdog.stop()
         if self._transport is not None:
             self._transport.abort()
         for pending in self._pending.values():
             pending.settle(ConnectionLostError(reason, sent=pending.sent))
         self._on_lost(self)
 
-    # -- the watchdog ------------------------------------------------------------------------------------------------
+    def _ping(self) -> None:
+        if self._transport is not None:
+            self._transport.write(encode_frame(Opcode.PING, 0, 0, 0, b""))
 
-    def _watch(self) -> None:
-        if self._watchdog is None:
-            self._heard_at = self._loop.time()
-            self._pinged = False
-            self._watchdog = self._loop.call_later(self._settings.ping_after_s, self._look)
-
-    def _look(self) -> None:
-        """A host that vanished closes nothing: only silence tells."""
-        self._watchdog = None
-        if self._reason is not None or not self._pending:
-            return  # the next request starts the watch again
-        silent_s = self._loop.time() - self._heard_at
-        limit_s = self._settings.silence_limit_s
-        if silent_s >= limit_s:
-            self.lose(ConnectionError(f"{self.address} said nothing for {silent_s:.1f} s, not even to a PING"))
-            return
-        if silent_s < self._settings.ping_after_s:
-            pause_s = self._settings.ping_after_s - silent_s
-        else:
-            if not self._pinged and self._transport is not None:
-                self._pinged = True
-                self._transport.write(encode_frame(Opcode.PING, 0, 0, 0, b""))
-            pause_s = limit_s - silent_s
-        self._watchdog = self._loop.call_later(pause_s, self._look)
+    def _gone(self, silent_s: float) -> None:
+        self.lose(ConnectionError(f"{self.address} said nothing for {silent_s:.1f} s, not even to a PING"))
 
     # -- what asyncio calls ------------------------------------------------------------------------------------------
 
@@ -251,8 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._reader.get_buffer(hint)  # the reader's own memory: nothing is copied on the way in
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._heard_at = self._loop.time()
-        self._pinged = False
+        self._watchdog.heard()
         try:
             self._reader.received(nbytes)
             for opcode, flags, status, request_id, body in self._reader.frames():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ from fastkv.client.addresses import parse_endpoints
 from fastkv.client.cluster import Cluster
 from fastkv.client.settings import Settings
 from fastkv.wire.client import encode_get
-from tests.client.fake_node import FakeNode, Request, State
+from tests.client.fake_node import FakeNode, Request, State, threaded
 
 
 def cut(request: Request) -> None:
@@ -389,6 +390,24 @@ async def test_a_node_that_does_not_even_answer_a_ping_is_gone() -> None:
         node.on[Opcode.PUT] = ignore
         with pytest.raises(fastkv.OutcomeUnknown, match="PING"):
             await cluster.request(Opcode.PUT, b"\1\0\0\0k", writes=True)
+        await cluster.close()
+
+
+@pytest.mark.parametrize("answer_after_s", [0.1, 0.4])
+async def test_a_client_whose_own_loop_stood_still_does_not_blame_the_node(answer_after_s: float) -> None:
+    with threaded(FakeNode()) as node:
+        cluster = impatient(node)
+        await cluster.connect()
+
+        def answer_later(request: Request) -> None:
+            asyncio.get_running_loop().call_later(answer_after_s, request.serve)
+
+        node.on[Opcode.GET] = answer_later
+        read = asyncio.ensure_future(cluster.request(Opcode.GET, encode_get(b"k"), writes=False))
+        await asyncio.sleep(0.02)
+        time.sleep(0.3)  # noqa: ASYNC251 (what a garbage collection does: longer than the silence limit)
+        assert (await read).status == Status.KEY_NOT_FOUND
+        assert len(node.asked(Opcode.GET)) == 1
         await cluster.close()
 
 
