@@ -76,6 +76,8 @@ def _acknowledge(raft: Raft, message: Message, index: int) -> None:
 def heard_heartbeat(raft: Raft, message: Message) -> None:
     """The leader is there. The answer says so at once: it promises nothing about the disk."""
     _follow(raft, message)
+    # What we acknowledged in this term matches, also where we have forgotten that since, in a restart.
+    raft.verified_index = max(raft.verified_index, message.index)
     raft.commit_to(min(message.commit, raft.verified_index))
     raft.send(
         Message(

@@ -113,6 +113,7 @@ def send_heartbeats(raft: Raft) -> None:
                 raft.node_id,
                 peer,
                 raft.term,
+                index=raft.progress[peer].match,
                 commit=raft.commit_index,
                 context=context,
                 low_water=low_water,

@@ -8,7 +8,7 @@ Kinds are plain ints so that a dispatch is one table look-up. What a field means
 | PRE_VOTE_REPLY, VOTE_REPLY | `reject` says no | | | |
 | APPEND | the entry before `segments` | the leader's | | |
 | APPEND_REPLY | last entry that is durable and matches; rejected: the `index` of the APPEND | | where to look next | |
-| HEARTBEAT | | the leader's | | newest read round |
+| HEARTBEAT | the receiver's last entry known to match | the leader's | | newest read round |
 | HEARTBEAT_REPLY | the follower's last index | | | the round it confirms |
 | READ_INDEX | | | | the asker's context |
 | READ_INDEX_REPLY | the read index | the leader's | | the asker's context |
