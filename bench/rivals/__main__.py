@@ -20,6 +20,8 @@ from bench.rivals.redis import Redis
 from bench.rivals.rival import Measurement, Rival, RivalError
 
 RIVALS: dict[str, type[Rival]] = {"etcd": Etcd, "redis": Redis, "fastkv": FastKV}
+BUSY = 0.25
+"""The load average for each core above which something else is running."""
 DEFAULT_LOADS = "put-c1,put-c64,put-c64x16,get-c1,get-c64,get-c64x16"
 
 
@@ -79,6 +81,8 @@ def main(arguments: list[str]) -> int:
     data = Data(options.keys, options.value_bytes)
     options.data_dir.mkdir(parents=True, exist_ok=True)
     about = machine.describe(options.data_dir)
+    if about["load_average_before"] > BUSY * about["cores"]:
+        print(f"this machine is busy (load {about['load_average_before']:.1f}): ratios will suffer", file=sys.stderr)
     versions = {rival.name: rival.version() for rival in rivals}
     rounds: list[dict[str, dict[str, Any]]] = []
     measured: dict[str, dict[str, list[Measurement]]] = {rival.name: {} for rival in rivals}
