@@ -3,7 +3,7 @@
 The directives of all modules stand here and nowhere else, so that one place decides what is checked. Two builds:
 
 * the release build (default): no bounds checks, C division, assertions off;
-* the debug build (`FASTKV_DEBUG=1`): bounds and None checks, overflow checks, assertions and line tracing on, no optimisation.
+* the debug build (`FASTKV_DEBUG=1`): bounds, None and overflow checks, assertions and line tracing on, not optimised.
 
 `FASTKV_ONLY=entry,buffer` builds just those modules, for quick work on one of them.
 """

@@ -43,7 +43,7 @@ class RangeQuestion(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `items` are encoded as in an answer to SCAN; an empty cursor means that this is the last."""
+    """One page of a listing. `items` are encoded as in an answer to SCAN; an empty cursor: this is the last page."""
 
     revision: int
     count: int

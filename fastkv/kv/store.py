@@ -17,7 +17,7 @@ class StoreMeta:
     key_count: int = 0
 
 
-class StoreFull(Exception):  # noqa: N818 - a condition that passes, not an error of the caller's
+class StoreFull(Exception):
     """There is no room for a checkpoint now. Nothing was changed; later it may work."""
 
 

@@ -258,7 +258,7 @@ class Node:
         self.transport.send(node_id, encode_frame(Opcode.FORWARD_REPLY, 0, status, forward_id, results))
 
     def _forward_answered(self, node_id: str, forward_id: int, status: int, results: bytes) -> None:
-        forwarded = self._forwards.take(forward_id, node_id)
+        forwarded = self._forwards.take(forward_id, node_id, len(results) if status == Status.OK else None)
         if forwarded is None:
             return
         if status == Status.OK:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fastkv._core.codes import FrameFlag, Status
+from fastkv._core.codes import RESULT_BYTES, FrameFlag, Status
 from fastkv._core.entry import EntryBatch
 from fastkv._core.replies import Waiters
 
@@ -45,9 +45,6 @@ class RemoteAnswer:
 
     def fail(self, status: int, start: int = 0) -> None:
         self.send(self.node_id, self.forward_id, status, b"")
-
-
-RESULT_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -134,11 +131,16 @@ class Forwards:
         self._sent[forward_id] = forwarded
         self.nbytes += forwarded.batch.nbytes
 
-    def take(self, forward_id: int, leader: str) -> ForwardedBatch | None:
-        """The batch that `leader` answers; None for an answer that comes too late or from another node."""
+    def take(self, forward_id: int, leader: str, result_bytes: int | None) -> ForwardedBatch | None:
+        """The batch that `leader` answers; None for an answer that comes too late or from another node.
+
+        `result_bytes` is the length of its results, None where it refused. ValueError where they do not fit the batch.
+        """
         forwarded = self._sent.get(forward_id)
         if forwarded is None or forwarded.leader != leader:
             return None
+        if result_bytes is not None and result_bytes != RESULT_BYTES * forwarded.batch.count:
+            raise ValueError(f"{result_bytes} bytes of results for a batch of {forwarded.batch.count} commands")
         del self._sent[forward_id]
         self.nbytes -= forwarded.batch.nbytes
         return forwarded

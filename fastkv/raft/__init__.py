@@ -13,7 +13,7 @@ is durable, what to apply, which reads to serve. `ready.py` is the contract, and
 
 **How a write travels.** `propose` appends a `Segment` (a run of encoded entries) to the leader's log. The next Ready
 hands it to the disk and to every follower at once. Followers append, and acknowledge once durable. When a majority's
-disks have it, and it is of the leader's own term, the commit index moves, and the next Ready hands it out to be applied.
+disks have it, and it is of the leader's own term, the commit index moves, and the next Ready hands it out.
 
 **How a read travels.** `read` joins the next round. The round begins with heartbeats; when a majority has answered
 them, the leader was still the leader after the read was asked for, and so the commit index noted at its beginning

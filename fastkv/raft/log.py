@@ -16,6 +16,10 @@ from fastkv.log_types import Segment
 from fastkv.raft.types import require
 
 
+READ_BYTES = 16 << 20
+"""How much of evicted entries is read at a time."""
+
+
 class LogReader(Protocol):
     """Where evicted entries are."""
 
@@ -29,7 +33,16 @@ class LogReader(Protocol):
 class RaftLog:
     """The entries behind `base_index`. Indexes count from 1; index 0 is the empty log's end, in term 0."""
 
-    __slots__ = ("_firsts", "_reader", "_segments", "base_index", "base_term", "last_index", "last_term", "nbytes_in_memory")
+    __slots__ = (
+        "_firsts",
+        "_reader",
+        "_segments",
+        "base_index",
+        "base_term",
+        "last_index",
+        "last_term",
+        "nbytes_in_memory",
+    )
 
     def __init__(
         self,
@@ -134,7 +147,8 @@ class RaftLog:
         while first <= last:
             at = bisect_right(self._firsts, first) - 1
             if at < 0:
-                found = self._reader.read(first, min(last, (self._firsts[0] if self._firsts else last + 1) - 1), 1 << 24)
+                evicted_last = self._firsts[0] - 1 if self._firsts else last
+                found = self._reader.read(first, min(last, evicted_last), READ_BYTES)
             else:
                 found = [self._segments[at]]
             for segment in found:

@@ -77,7 +77,7 @@ class LocalService:
             page = self._node.machine.scan(
                 request,
                 max_items=limits.scan_page_items,
-                max_bytes=limits.scan_page_bytes,
+                max_bytes=min(limits.scan_page_bytes, limits.client_frame_bytes),
             )
         except CursorExpired as error:
             deliver(Status.CURSOR_EXPIRED, 0, 0, str(error).encode())

@@ -184,7 +184,7 @@ class PeerLinks:
         connecting = loop.create_connection(lambda: PeerLink(self._hello, ready), host, port)
         try:
             _, link = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
-        except (OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError) as error:
             log.debug("cannot reach %s at %s:%d: %s", peer, host, port, error)
             return None
         return link

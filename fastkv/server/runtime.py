@@ -204,7 +204,8 @@ class Runtime:
         try:
             await start(host, port)  # type: ignore[misc]
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen for {what} on {host}:{port}: {error.strerror or error}") from error
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"cannot listen for {what} on {host}:{port}: {reason}") from error
 
     async def close(self) -> None:
         """Answer whoever waits, close sockets, make the log durable, release the directory's files."""

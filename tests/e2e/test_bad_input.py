@@ -73,15 +73,12 @@ def test_it_listens_on_loopback_only(single: Node) -> None:
 
 def test_another_address_is_refused_unless_written_down(tmp_path: Path) -> None:
     raft_port, http_port = free_ports(2)
-    node = Node("node-1", None, http_port, raft_port, tmp_path)
-    node.start(environment={"KV_LOG_LEVEL": "info"}, wrap=())
-    node.kill()
     config = tmp_path / "open.yaml"
     config.write_text(f'server:\n  host: "0.0.0.0"\ncluster:\n  data_dir: "{tmp_path / "data2"}"\n')
     node = Node("node-1", config, http_port, raft_port, tmp_path)
     status, log = exit_of(node)
     assert status == 2
-    assert "security.insecure" in log
+    assert "insecure: true" in log
 
 
 def test_a_port_in_use(single: Node, tmp_path: Path) -> None:
@@ -114,11 +111,11 @@ def test_a_directory_of_another_node_or_cluster(tmp_path: Path) -> None:
         (tmp_path / "data" / "node-2").rename(tmp_path / "data" / "node-1")
         status, log = exit_of(first)
         assert status == 1
-        assert "node-2" in log and "node-1" in log
+        assert "node-2" in log
+        assert "node-1" in log
         (tmp_path / "data" / "node-1").rename(tmp_path / "data" / "node-2")
         (tmp_path / "data" / "aside").rename(tmp_path / "data" / "node-1")
         renamed = tmp_path / "renamed.yaml"
-        renamed.write_text(cluster.config.read_text().replace("name: ", "name: other-", 1).replace('"test', "test", 1))
         renamed.write_text(cluster.config.read_text().replace('name: "test', 'name: "other', 1))
         stranger = Node("node-2", renamed, second.http_port, second.raft_port, tmp_path)
         status, log = exit_of(stranger)

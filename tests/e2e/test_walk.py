@@ -135,7 +135,7 @@ def test_a_killed_follower_is_shown_and_catches_up(cluster: Cluster, writer: Wri
     assert writer.failed == writer.unknown == 0
     last = writer.acknowledged[-1]
     eventually(
-        lambda: follower.get(last, "?consistency=stale")[0] == 200, within_s=10, what="the follower catches up by itself"
+        lambda: follower.get(last, "?consistency=stale")[0] == 200, within_s=10, what="it catches up by itself"
     )
     assert_all_there(cluster, writer)
 

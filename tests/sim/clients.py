@@ -6,9 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-from fastkv._core.codes import Consistency, Opcode, Status
+from fastkv._core.codes import Consistency, Kind, Opcode, Status
 from fastkv._core.entry import encode_command
-from fastkv._core.codes import Kind
 from fastkv.wire.client import encode_get
 from tests.sim.events import MS, Events
 from tests.sim.linearizability import FOREVER, UNSEEN, Operation

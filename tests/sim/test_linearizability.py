@@ -108,7 +108,15 @@ def random_history(rng: random.Random) -> list[Operation]:
         elif f == "cas":
             outcome = rng.random() < 0.5
             ops.append(
-                op("cas", called, returned, argument="b", expected=rng.randint(0, 3), outcome=outcome, revision=revision)
+                op(
+                    "cas",
+                    called,
+                    returned,
+                    argument="b",
+                    expected=rng.randint(0, 3),
+                    outcome=outcome,
+                    revision=revision,
+                )
             )
         else:
             ops.append(op("delete", called, returned, outcome=rng.random() < 0.5))

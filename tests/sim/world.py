@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastkv._core.codes import Status
 from fastkv._core.replies import CallbackSink
 from fastkv.kv.state import StateMachine
 from fastkv.log_types import Segment
@@ -235,7 +234,8 @@ class World:
         self.members: dict[str, Member] = {f"node-{i + 1}": None for i in range(nodes)}  # type: ignore[misc]
         for node_id in self.members:
             self.members[node_id] = Member(self, node_id)
-        self.clients = [Client(i, self.events, lambda: list(self.members.values()), self.history) for i in range(clients)]
+        doors = list(self.members.values())
+        self.clients = [Client(number, self.events, lambda: [*doors], self.history) for number in range(clients)]
         self.slow_disk_us = 0
 
     # -- the run -----------------------------------------------------------------------------------------------------
