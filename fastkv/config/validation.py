@@ -84,7 +84,7 @@ def _check_reach(config: NodeConfig, origins: Origins) -> None:
             place = origins.place("cluster.nodes")
         raise ConfigError(
             f"{place}: server.host: {host!r} can be reached from other machines, and fastkv has neither TLS nor "
-            "authentication yet: listen on 127.0.0.1, or write `security: {insecure: true}` into the configuration"
+            "authentication yet: listen on 127.0.0.1, or set security.insecure: true in the configuration file"
         )
 
 

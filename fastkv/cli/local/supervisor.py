@@ -16,6 +16,8 @@ from fastkv.cli.local.probe import PROBE_INTERVAL_S, agreed_leader, fetch_all
 from fastkv.cli.output import Exit
 
 STOP_DEADLINE_S = 15.0
+CLEAN = (0, -signal.SIGTERM)
+"""How a node ends that was told to: by itself, or by the signal where it had not even begun to listen for it."""
 LINE_LIMIT_BYTES = 1 << 20
 
 Say = Callable[[str], None]
@@ -149,7 +151,7 @@ class Supervisor:
             self._tell(f"{name} did not stop in time and is killed")
             _signal(self._processes[name], signal.SIGKILL)
         await everyone
-        failed = [name for name in alive if name not in late and self._processes[name].returncode != 0]
+        failed = [name for name in alive if name not in late and self._processes[name].returncode not in CLEAN]
         for name in failed:
             self._tell(f"{name} {ended(self._processes[name].returncode or 0)} while it was stopped")
         if alive and not late and not failed:
