@@ -180,7 +180,7 @@ class Wal:
         index = self._index
         payload = encode_state(self._hard_state, index.last_index, index.last_term)
         if record_bytes(len(payload)) > self._current.capacity - self._offset:
-            self._roll(index.last_index, 0)     # a segment begins with the state
+            self._roll(0)     # a segment begins with the state
         else:
             self._write(STATE, payload, xxh3_64_intdigest(payload), index.last_index + 1, 0, self._hard_state.term)
 
@@ -189,26 +189,25 @@ class Wal:
         nbytes = record_bytes(batch.nbytes)
         if batch.nbytes > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a run of entries has at most {MAX_PAYLOAD_BYTES} bytes, not {batch.nbytes}")
+        self._index.cut(first - 1)
         # A segment has no entries below where it begins: only so any number of the oldest can be removed.
         if nbytes > self._current.capacity - self._offset or first <= self._current.base_index:
-            self._roll(min(first - 1, self._index.last_index), nbytes)
+            self._roll(nbytes)
         start = self._offset
         self._index.add(first, batch.count, segment.term, self._current.segment_id, start, start + nbytes)
         self._write(ENTRIES, batch.data, batch.checksum, first, batch.count, segment.term)
 
-    def _roll(self, end_index: int, room_bytes: int) -> None:
-        """Begin the next segment, with room for `room_bytes` behind its first record: the log ends with `end_index`."""
-        end_term = self._index.term_at(end_index)
+    def _roll(self, room_bytes: int) -> None:
+        """Begin the next segment, with room for `room_bytes` behind the state that it begins with."""
+        end_index, end_term = self._index.last_index, self._index.last_term
         payload = encode_state(self._hard_state, end_index, end_term)
-        needed = SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes
         segment_id = self._current.segment_id + 1
-        file = self._preparer.take(segment_id, needed)
+        file = self._preparer.take(segment_id, SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes)
         self._preparer.prepare(segment_id + 1)
         header = encode_segment_header(segment_id, self._chain, self._identity, self._salt)
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
         self._current, self._offset = file, SEGMENT_HEADER_BYTES
-        self._index.cut(end_index)
         self._write(STATE, payload, xxh3_64_intdigest(payload), end_index + 1, 0, self._hard_state.term, before=header)
 
     def _write(
@@ -287,6 +286,16 @@ class Wal:
     def stalled_ns(self) -> int:
         """How long the write and sync under way have taken so far, in ns; 0 when there are none."""
         return self._writer.stalled_ns()
+
+    @property
+    def fsync_seconds(self) -> tuple[list[int], float]:
+        """How long syncs took: see `WalWriter.fsync_seconds`."""
+        return self._writer.fsync_seconds
+
+    @property
+    def batch_entries(self) -> tuple[list[int], float]:
+        """Entries in a group commit: see `WalWriter.batch_entries`."""
+        return self._writer.batch_entries
 
     def poll(self) -> None:
         """To be called on every tick: raises what has failed aside, and looks whether a full disk has room again."""

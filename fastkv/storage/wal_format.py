@@ -181,12 +181,16 @@ def parse_record(data: memoryview, offset: int, position: int, salt: int) -> Rec
         return None
     header = RecordHeader._make(_RECORD_HEADER.unpack_from(data, offset))
     payload = offset + RECORD_HEADER_BYTES
-    # The length is bounded before it is used, and everything is cheap until the position has matched.
-    if header.position != position or header.length > len(data) - payload or header.length > MAX_PAYLOAD_BYTES:
+    # Everything is cheap until the position has matched, and the length is bounded before it is used.
+    if header.position != position or header.length > MAX_PAYLOAD_BYTES:
+        return None
+    end = payload + header.length
+    padded = end + padding_of(header.length)
+    if padded > len(data):
         return None
     if header.chain != xxh3_64_intdigest(data[offset : offset + _RECORD_CHECKED], salt):
         return None
-    if header.payload_checksum != xxh3_64_intdigest(data[payload : payload + header.length]):
+    if header.payload_checksum != xxh3_64_intdigest(data[payload:end]) or any(data[end:padded]):
         return None
     if header.kind == ENTRIES:
         # An entry has at least its own eight bytes of header.

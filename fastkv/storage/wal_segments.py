@@ -122,7 +122,7 @@ class SegmentPreparer:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """End the thread, after at most one piece of work."""
+        """End the thread: what was retired is gone, what is half made is left."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -152,9 +152,9 @@ class SegmentPreparer:
         """Do one thing that is to be done, or wait for one. False at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._retired or (self._wanted and not self._full))
-            if self._closing:
-                return False
             retired = self._retired.popleft() if self._retired else None
+            if self._closing and retired is None:
+                return False
             wanted = self._wanted
         if retired is not None:
             self._take_back(retired)

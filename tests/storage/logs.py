@@ -1,0 +1,83 @@
+"""What the tests of the log stores share: runs of entries, a model of a log, and small logs on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastkv._core.entry import BatchBuilder
+from fastkv.log_types import HardState, Segment
+from fastkv.storage.wal import Wal
+from tests.reference.wal import Log, read_log
+
+CLUSTER, NODE = "cluster", "node-1"
+SMALL_BYTES = 4096
+"""The smallest segment there may be: a few dozen records."""
+
+
+def run(first_index: int, term: int, *bodies: bytes) -> Segment:
+    """Entries of one term from `first_index` on."""
+    builder = BatchBuilder()
+    for body in bodies:
+        builder.append(1, body)
+    return Segment(first_index, term, builder.take())
+
+
+def entries_of(segments: Iterable[Segment]) -> dict[int, tuple[int, bytes]]:
+    """Term and body of each entry."""
+    return {
+        segment.first_index + number: (segment.term, entry.body)
+        for segment in segments
+        for number, entry in enumerate(segment.batch.entries())
+    }
+
+
+@contextmanager
+def opened(
+    path: Path, *, segment_bytes: int = SMALL_BYTES, keep_above: int = 0, keep_bytes: int = 1 << 30
+) -> Iterator[Wal]:
+    """The log in a directory, closed afterwards."""
+    wal = Wal(
+        path,
+        cluster=CLUSTER,
+        node_id=NODE,
+        segment_bytes=segment_bytes,
+        keep_above=keep_above,
+        keep_bytes=keep_bytes,
+    )
+    try:
+        yield wal
+    finally:
+        wal.close()
+
+
+def write(wal: Wal, *segments: Segment, hard_state: HardState | None = None) -> None:
+    """Append, and wait until it is durable."""
+    assert wal.wait(wal.append(hard_state, segments), 30)
+
+
+def reference(path: Path) -> Log:
+    """The log as the readable twin reads it."""
+    return read_log(path, CLUSTER, NODE)
+
+
+class Model:
+    """A log as a plain mapping from index to (term, body)."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, tuple[int, bytes]] = {}
+        self.hard_state = HardState()
+
+    @property
+    def last_index(self) -> int:
+        return max(self.entries, default=0)
+
+    def append(self, hard_state: HardState | None, segments: Iterable[Segment]) -> None:
+        """What every log store has to make of an append."""
+        if hard_state is not None:
+            self.hard_state = hard_state
+        for segment in segments:
+            for index in [index for index in self.entries if index >= segment.first_index]:
+                del self.entries[index]
+            self.entries.update(entries_of([segment]))
