@@ -74,7 +74,7 @@ class Client:
                 return          # came after the client had given up
             answered = True
             self._record(open_op, status, revision, payload)
-            self._events.after(self._events.rng.randint(0, 60 * MS), self._next)
+            self._events.after(self._events.rng.randint(0, 30 * MS), self._next)
 
         def give_up() -> None:
             deliver(Status.OUTCOME_UNKNOWN, 0, 0, b"")

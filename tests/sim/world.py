@@ -81,6 +81,7 @@ class Member:
         self.stored = StoredState()
         self.node: Node | None = None
         self._life = 0
+        self._tick_us = TICK
         self._pump_scheduled = False
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -89,6 +90,8 @@ class Member:
         world, events = self.world, self.world.events
         self._life += 1
         life = self._life
+        # Clocks run at different rates: nothing but availability may depend on them.
+        self._tick_us = TICK * events.rng.randint(70, 140) // 100
         store = MemoryStore(self.stored)
         machine = ObservedMachine(
             store,
@@ -194,7 +197,7 @@ class Member:
     def _every_tick(self, life: int) -> None:
         if self._life == life and self.node is not None:
             self.node.tick()
-            self._later(TICK + self.world.events.rng.randint(-200, 200), lambda: self._every_tick(life))
+            self._later(self._tick_us + self.world.events.rng.randint(-200, 200), lambda: self._every_tick(life))
 
     def _later(self, delay: int, action: Callable[[], None]) -> None:
         life = self._life
@@ -291,8 +294,16 @@ class World:
             return
         rng = self.events.rng
         rng.choices(
-            [self._crash_one, self._crash_all, self._partition, self._bad_weather, self._slow_disk, self._heal_all],
-            [6, 1, 5, 4, 2, 4],
+            [
+                self._crash_one,
+                self._crash_all,
+                self._partition,
+                self._cut_off_leader,
+                self._bad_weather,
+                self._slow_disk,
+                self._heal_all,
+            ],
+            [6, 1, 4, 5, 4, 2, 4],
         )[0]()
         self._next_fault()
 
@@ -328,6 +339,13 @@ class World:
         sides, one_way = [set(nodes[:at]), set(nodes[at:])], rng.random() < 0.3
         self._note(f"partition {nodes[:at]} {'-x->' if one_way else '-x-'} {nodes[at:]}")
         self.network.partition(sides, one_way=one_way)
+
+    def _cut_off_leader(self) -> None:
+        """A leader that does not know yet that it leads nobody is the one that serves stale reads."""
+        leaders = [m.node_id for m in self.members.values() if m.node is not None and m.node.raft.role == LEADER]
+        if leaders:
+            self._note(f"cut off {leaders[0]}")
+            self.network.partition([{leaders[0]}, set(self.members) - {leaders[0]}])
 
     def _bad_weather(self) -> None:
         rng = self.events.rng
