@@ -146,6 +146,9 @@ class Node:
         while self._waiting:
             self._waiting.popleft().waiters.fail(Status.SHUTTING_DOWN)
         self._reads.fail_all(Status.SHUTTING_DOWN)
+        unasked = self.ingress.take_reads()
+        if unasked is not None:
+            unasked.fail(Status.SHUTTING_DOWN)
         self.outbox.flush()
         self.transport.flush()
 

@@ -1,0 +1,176 @@
+"""Reads through a node, checkpoints, and what nodes tell each other."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from fastkv._core.codes import Consistency, FrameFlag, Opcode, Status
+from fastkv._core.entry import BatchBuilder, encode_command
+from fastkv.log_types import Segment
+from fastkv.raft import Message
+from fastkv.raft.messages import APPEND, HEARTBEAT, HEARTBEAT_REPLY, READ_INDEX, READ_INDEX_REPLY
+from tests.node.conftest import RECORD, Bench
+
+
+def write(bench: Bench, key: bytes, value: bytes) -> None:
+    bench.put(key, value)
+    bench.node.pump()
+    bench.sync()
+
+
+def test_a_single_node_reads_at_once(single: Bench) -> None:
+    single.lead()
+    write(single, b"a", b"1")
+    answer, missing = single.get(b"a"), single.get(b"b")
+    single.node.pump()
+    assert answer == [(Status.OK, 0, 0, RECORD.pack(1, 1, 1, 0) + b"1")]
+    assert missing == [(Status.KEY_NOT_FOUND, 0, 0, b"")]
+
+
+def heartbeats(bench: Bench) -> list[Message]:
+    return [message for message in bench.wire.messages() if message.kind == HEARTBEAT]
+
+
+def test_a_leader_confirms_a_turn_s_reads_with_one_round(three: Bench) -> None:
+    three.lead()
+    answers = [three.get(b"a") for _ in range(10)]
+    three.node.pump()
+    sent = heartbeats(three)
+    assert sorted(message.to for message in sent) == ["node-2", "node-3"]
+    assert answers == [[] for _ in range(10)]
+    three.hear(Message(HEARTBEAT_REPLY, "node-3", "node-1", 1, context=sent[0].context))
+    assert [answer[0][0] for answer in answers] == [Status.KEY_NOT_FOUND] * 10
+
+
+def test_a_read_that_comes_during_a_round_waits_for_the_next(three: Bench) -> None:
+    three.lead()
+    first = three.get(b"a")
+    three.node.pump()
+    (round_one, _) = heartbeats(three)
+    second = three.get(b"a")
+    three.node.pump()
+    assert heartbeats(three) == []
+    three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=round_one.context))
+    assert len(first) == 1
+    assert second == [], "that round began before it was asked"
+    (round_two, _) = heartbeats(three)
+    assert round_two.context > round_one.context
+    three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=round_two.context))
+    assert len(second) == 1
+
+
+def test_a_follower_asks_the_leader_and_waits_until_it_has_applied(three: Bench) -> None:
+    three.follow()
+    answer = three.get(b"a")
+    three.node.pump()
+    (question,) = three.wire.messages()
+    assert (question.kind, question.to) == (READ_INDEX, "node-2")
+    builder = BatchBuilder()
+    builder.append(1, encode_command(1, b"a", b"1"))
+    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=1, commit=1, context=question.context))
+    assert answer == [], "confirmed, but not applied here"
+    three.hear(Message(APPEND, "node-2", "node-1", 1, commit=1, segments=[Segment(1, 1, builder.take())]))
+    assert answer == [(Status.OK, 0, 0, RECORD.pack(1, 1, 1, 0) + b"1")]
+
+
+def test_a_lost_question_is_put_again_under_a_fresh_context(three: Bench) -> None:
+    three.follow()
+    answer = three.get(b"a")
+    three.node.pump()
+    (lost,) = three.wire.messages()
+    asked: list[Message] = []
+    for _ in range(25):
+        three.follow()
+        three.ticks(1)
+        asked += [message for message in three.wire.messages() if message.kind == READ_INDEX]
+    assert len(asked) == 1
+    assert asked[0].context > lost.context
+    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=lost.context))
+    assert answer == [], "the old question's answer serves nobody"
+    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=asked[0].context))
+    assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
+
+
+def test_without_a_leader_a_read_is_not_served(three: Bench) -> None:
+    answer = three.get(b"a")
+    three.ticks(31)
+    assert [status for status, *_ in answer] == [Status.NO_LEADER]
+
+
+def test_a_leader_that_is_cut_off_serves_no_read(three: Bench) -> None:
+    three.lead()
+    answer = three.get(b"a")
+    three.ticks(101)
+    assert answer
+    assert answer[0][0] in (Status.NO_LEADER, Status.TIMEOUT)
+
+
+def test_a_stale_read_is_answered_at_once_with_its_age(three: Bench) -> None:
+    three.follow()
+    three.ticks(10)
+    answer = three.get(b"a", Consistency.STALE_READ)
+    three.node.pump()
+    ((status, flags, _, payload),) = answer
+    assert (status, flags) == (Status.KEY_NOT_FOUND, FrameFlag.STALE)
+    applied, age_ms = int.from_bytes(payload[:8], "little"), int.from_bytes(payload[8:12], "little")
+    assert (applied, age_ms) == (0, 50)
+
+
+def test_no_checkpoint_of_what_the_own_log_may_lose(three: Bench) -> None:
+    """The store must never be ahead of the node's own log: a crash would leave a hole between them."""
+    three.follow()
+    builder = BatchBuilder()
+    builder.append(1, encode_command(1, b"a", b"1"))
+    three.hear(Message(APPEND, "node-2", "node-1", 1, commit=1, segments=[Segment(1, 1, builder.take())]))
+    assert three.machine.applied_index == 1, "committed by the others, applied here"
+    for _ in range(60):
+        three.follow()
+        three.ticks(1)
+    assert three.machine.checkpoint_due
+    assert not three.store.pending
+    three.sync()
+    assert three.store.pending
+    three.store.complete()
+    assert three.machine.durable_applied_index == 1
+
+
+def test_the_log_is_cut_where_no_member_needs_it(single: Bench) -> None:
+    single.lead()
+    for number in range(5):
+        write(single, b"k%d" % number, b"v")
+    single.ticks(51)
+    single.store.complete()
+    single.ticks(6)
+    assert single.log.first_index == 7
+    assert single.node.raft.log.base_index == 6
+    write(single, b"more", b"v")
+    assert single.machine.key_count == 6
+
+
+def test_peers_are_told_the_state_and_believed_for_a_while(three: Bench) -> None:
+    three.ticks(1)
+    told = three.wire.take(Opcode.PEER_STATUS)
+    assert sorted(to for to, _ in told) == ["node-2", "node-3"]
+    said = orjson.loads(told[0][1][3])
+    assert (said["role"], said["term"]) == (0, 0)
+    assert three.node.peer_status("node-2") is None
+    body = orjson.dumps({**said, "role": 3, "term": 4})
+    three.node.peer_frame("node-2", Opcode.PEER_STATUS, 0, 0, body)
+    status = three.node.peer_status("node-2")
+    assert status is not None
+    assert (status.role, status.term) == (3, 4)
+    three.ticks(31)
+    assert three.node.peer_status("node-2") is None, "not heard from since"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"role": "x"}', b"\xff"])
+def test_a_status_that_is_none_is_refused(three: Bench, body: bytes) -> None:
+    with pytest.raises(ValueError, match="status"):
+        three.node.peer_frame("node-2", Opcode.PEER_STATUS, 0, 0, body)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.GET, Opcode.HELLO, 0x7F])
+def test_a_peer_cannot_say_what_only_clients_say(three: Bench, opcode: int) -> None:
+    with pytest.raises(ValueError, match="opcode"):
+        three.node.peer_frame("node-2", opcode, 0, 0, b"")
