@@ -315,10 +315,8 @@ class Wal:
 
     def has_room(self, nbytes: int) -> bool:
         """Whether `append` may be given that many bytes of entries. False on a full disk only."""
-        if not self._preparer.full:
-            return True
         reserve = min(RESERVE_BYTES, self._segment_bytes // 8)
-        return nbytes + reserve <= self._current.capacity - self._offset
+        return nbytes + reserve <= self._current.capacity - self._offset or self._preparer.has_space()
 
     @property
     def bytes_on_disk(self) -> int:

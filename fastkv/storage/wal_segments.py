@@ -5,8 +5,8 @@ A segment is created whole and zero-filled before the log needs it, so that an a
 rename, when all its zeros are durable; the log then begins it without touching the directory. A segment that the log
 does not need any more is zero-filled again and becomes the next one, or is removed.
 
-No space is an ordinary state here, not a failure: `full` is set, what was half made is removed, and `poll` tries again.
-Any other error is final and raised by the next call of the log's own thread.
+No space is an ordinary state here, not a failure: `has_space` says so, what was half made is removed, and `poll` tries
+again. Any other error is final and raised by the next call of the log's own thread.
 """
 
 from __future__ import annotations
@@ -62,17 +62,22 @@ class SegmentPreparer:
         self._retired: deque[Path] = deque()
         self._recycled = directory / "recycled.tmp"
         self._has_recycled = False
-        self._full = False
+        self._due = False           # what is wanted is to be tried (again)
+        self._space: bool | None = None     # whether there is space for it; None until the file system was asked
         self._urgent = False
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="fastkv-wal-segments", daemon=True)
         self._thread.start()
 
-    @property
-    def full(self) -> bool:
-        """There was no space for the next segment when it was last tried."""
-        return self._full
+    def has_space(self) -> bool:
+        """Whether the next segment is made, or has its space reserved.
+
+        Where the file system was not asked yet, waits until it was: that is done first of all, in less than a tick.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._space is not None or self._failure is not None)
+            return bool(self._space)
 
     @property
     def ready_bytes(self) -> int:
@@ -89,6 +94,7 @@ class SegmentPreparer:
         """A segment of zeros that is there already, under its final name."""
         with self._changed:
             self._ready = (segment_id, path.stat().st_size)
+            self._space = True
 
     def take(self, segment_id: int, min_bytes: int) -> SegmentFile:
         """The segment, with at least `min_bytes`; waits until it is made. OSError where that fails."""
@@ -97,7 +103,7 @@ class SegmentPreparer:
                 self._ready = None
                 self._want(segment_id, max(min_bytes, self._segment_bytes))
                 self._urgent = True
-                self._changed.wait_for(lambda: self._ready is not None or self._full or self._failure is not None)
+                self._changed.wait_for(lambda: not self._due or self._failure is not None)
                 self._urgent = False
             self._raise_failure()
             if self._ready is None:
@@ -110,15 +116,14 @@ class SegmentPreparer:
         """The log does not need this segment any more: recycle or remove it. Oldest first."""
         with self._changed:
             self._retired.append(path)
-            self._full = False      # there is space again, or a file to be used again
             self._changed.notify_all()
 
     def poll(self, *, try_again: bool) -> None:
         """Raise what has failed; where there was no space, look again whether there is some now."""
         with self._changed:
             self._raise_failure()
-            if try_again and self._full:
-                self._full = False
+            if try_again and self._space is False:
+                self._due = True
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -130,7 +135,7 @@ class SegmentPreparer:
 
     def _want(self, segment_id: int, nbytes: int) -> None:
         self._wanted = (segment_id, nbytes)
-        self._full = False
+        self._due, self._space = True, None
         self._changed.notify_all()
 
     def _raise_failure(self) -> None:
@@ -151,7 +156,7 @@ class SegmentPreparer:
     def _work_once(self) -> bool:
         """Do one thing that is to be done, or wait for one. False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._retired or (self._wanted and not self._full))
+            self._changed.wait_for(lambda: self._closing or self._retired or self._due)
             retired = self._retired.popleft() if self._retired else None
             if self._closing and retired is None:
                 return False
@@ -170,11 +175,16 @@ class SegmentPreparer:
             path.rename(self._recycled)
             self._has_recycled = True
         sync_directory(self._directory)
+        with self._changed:
+            self._due = self._wanted is not None    # there is space again, or a file to be used again
 
     def _make(self, segment_id: int, nbytes: int) -> None:
         recycle = self._has_recycled and nbytes == self._segment_bytes
         unfinished = self._recycled if recycle else self._directory / "prepared.tmp"
         try:
+            if not recycle:
+                reserve_space(unfinished, nbytes)
+            self._has_space(segment_id, nbytes, True)
             if not fill_with_zeros(unfinished, nbytes, self._pause):
                 return
             unfinished.rename(segment_path(self._directory, segment_id))
@@ -183,16 +193,19 @@ class SegmentPreparer:
             if recycle or error.errno not in NO_SPACE:
                 raise
             unfinished.unlink(missing_ok=True)      # leave what there is to others, who may free more
-            with self._changed:
-                self._full = True
-                self._changed.notify_all()
+            self._has_space(segment_id, nbytes, False)
             return
         self._has_recycled = self._has_recycled and not recycle
         sync_directory(self._directory)
         with self._changed:
             if self._wanted == (segment_id, nbytes):
-                self._wanted = None
-                self._ready = (segment_id, nbytes)
+                self._wanted, self._ready, self._due = None, (segment_id, nbytes), False
+            self._changed.notify_all()
+
+    def _has_space(self, segment_id: int, nbytes: int, there_is: bool) -> None:
+        with self._changed:
+            if self._wanted == (segment_id, nbytes):    # and not a larger one by now
+                self._space, self._due = there_is, there_is
             self._changed.notify_all()
 
     def _pause(self, fd: int) -> bool:
@@ -207,11 +220,19 @@ class SegmentPreparer:
 _ZEROS = bytes(FILL_BYTES)
 
 
-def fill_with_zeros(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bool:
-    """Make `path` a file of that many durable zeros. False when `go_on`, asked after each piece, has stopped it."""
+def reserve_space(path: Path, nbytes: int) -> None:
+    """Make a file of that many bytes, so that writing them will not lack space. OSError at once where there is none."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.posix_fallocate(fd, 0, nbytes)       # says at once where there is no space for all of it
+        os.posix_fallocate(fd, 0, nbytes)
+    finally:
+        os.close(fd)
+
+
+def fill_with_zeros(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bool:
+    """Fill a file with that many durable zeros. False when `go_on`, asked after each piece, has stopped it."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
         offset = 0
         while offset < nbytes:
             offset += os.pwrite(fd, memoryview(_ZEROS)[: nbytes - offset], offset)
@@ -226,6 +247,7 @@ def fill_with_zeros(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bo
 def create_first_segment(directory: Path, segment_id: int, nbytes: int, content: bytes) -> None:
     """The first segment of a new log, with its first records: it is there whole and durable, or not at all."""
     unfinished = directory / "first.tmp"
+    reserve_space(unfinished, nbytes)
     fill_with_zeros(unfinished, nbytes, lambda fd: True)
     overwrite(Region(unfinished, 0, len(content)), content)
     unfinished.rename(segment_path(directory, segment_id))

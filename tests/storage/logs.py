@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,15 @@ def write(wal: Wal, *segments: Segment, hard_state: HardState | None = None) -> 
 def reference(path: Path) -> Log:
     """The log as the readable twin reads it."""
     return read_log(path, CLUSTER, NODE)
+
+
+def snapshot(wal: Wal, source: Path, target: Path) -> Path:
+    """The log's files as they are now. What the maintenance thread is working on is left out, as is what it adds."""
+    target.mkdir(parents=True)
+    for number in range(wal._segments[0].segment_id, wal._current.segment_id + 1):
+        name = f"{number:016x}.wal"
+        shutil.copyfile(source / name, target / name)
+    return target
 
 
 class Model:

@@ -7,6 +7,7 @@ are open, as a crash leaves them: without the seal that `close` writes.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ from xxhash import xxh3_64_intdigest
 
 from fastkv.errors import DamagedLog, StorageError
 from fastkv.log_types import HardState
-from fastkv.storage.wal import Wal
 from fastkv.storage.wal_format import (
     RECORD_HEADER_BYTES,
     RecordHeader,
@@ -27,18 +27,9 @@ from fastkv.storage.wal_format import (
     parse_segment_header,
 )
 from fastkv.storage.wal_recovery import Scan, scan
-from tests.storage.logs import CLUSTER, NODE, SMALL_BYTES, entries_of, opened, reference, run, write
+from tests.storage.logs import CLUSTER, NODE, SMALL_BYTES, entries_of, opened, reference, run, snapshot, write
 
 IDENTITY = log_identity(CLUSTER, NODE)
-
-
-def snapshot(wal: Wal, source: Path, target: Path) -> Path:
-    """The log's files as they are now. What the maintenance thread is working on is left out, as is what it adds."""
-    target.mkdir(parents=True)
-    for number in range(wal._segments[0].segment_id, wal._current.segment_id + 1):
-        name = f"{number:016x}.wal"
-        shutil.copyfile(source / name, target / name)
-    return target
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +218,38 @@ def test_a_torn_write_over_segments(tmp_path: Path) -> None:
     log = reference(path)
     assert {term for term, _, _ in log.entries.values()} == {1, 2}
     assert sorted(log.entries) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_sectors_of_the_last_sync_may_be_missing(tmp_path: Path, seed: int) -> None:
+    """Power fails during a sync: what was synced before is whole, of the rest the disk has any sectors or none."""
+    rng = random.Random(seed)
+    groups: list[tuple[int, int]] = []      # last index, end position: after each sync
+    with opened(tmp_path / "live") as wal:
+        index = 0
+        for _ in range(12):
+            runs = [run(index + n, 1, rng.randbytes(rng.randint(0, 900))) for n in range(1, rng.randint(2, 8))]
+            index += len(runs)
+            write(wal, *runs)
+            groups.append((index, log_position(wal._current.segment_id, wal._offset)))
+        whole = entries_of(wal.read(1, index, 1 << 30))
+        path = snapshot(wal, tmp_path / "live", tmp_path / "copy")
+    number = rng.randrange(1, len(groups))
+    (synced_index, synced), (torn_index, torn) = groups[number - 1 : number + 1]
+    for file in path.glob("*.wal"):
+        data = bytearray(file.read_bytes())
+        segment_start = log_position(int(file.stem, 16), 0)
+        for sector in range(0, len(data), 512):
+            reached = torn - segment_start if rng.random() < 0.7 else 0
+            gone = min(max(sector, synced - segment_start, reached), sector + 512)
+            data[gone : sector + 512] = bytes(sector + 512 - gone)
+        file.write_bytes(data)
+    with opened(path) as wal:
+        last = wal.recovered.last_index
+        assert synced_index <= last <= torn_index
+        assert entries_of(wal.recovered.segments) == {index: whole[index] for index in range(1, last + 1)}
+        write(wal, run(last + 1, 2, b"after"))
+    assert sorted(reference(path).entries) == list(range(1, last + 2))
 
 
 @pytest.mark.parametrize("at", [0, 9, 60, 64, 100, 200])
