@@ -231,7 +231,7 @@ cdef class TableSnapshot:
     ):
         """Keys of [start, end) in order, or backwards; an empty `end` is no bound.
 
-        Answers (items, count, last key, whether there may be more). Items are encoded as in an answer to SCAN:
+        Answers (items, count, last key, whether there are more). Items are encoded as in an answer to SCAN:
         `u16 key length | u16 0 | u32 value length | record header | key | value`. A page ends after `limit` items, or
         with the item that makes it `limit_bytes` long.
         """
@@ -251,8 +251,6 @@ cdef class TableSnapshot:
                 key = below[0]
             if key is None:
                 return out.take(), count, last, False
-            if count == limit or out.length >= limit_bytes > 0:
-                return out.take(), count, last, True
             record = None
             if below is not None and below[0] == key:
                 record = below[1]
@@ -263,10 +261,13 @@ cdef class TableSnapshot:
             if newer.key == key:
                 record = newer.record
                 newer.advance()
-            if record is not None:
-                encode_item(out, key, record, keys_only)
-                last = key
-                count += 1
+            if record is None:
+                continue            # deleted: it neither fills a page nor makes another one necessary
+            if count == limit or out.length >= limit_bytes > 0:
+                return out.take(), count, last, True
+            encode_item(out, key, record, keys_only)
+            last = key
+            count += 1
 
     def items(self):
         """Every (key, record) in order."""

@@ -82,19 +82,22 @@ cdef class Memtable:
         self.root = self.new_node(True)
 
     cdef void* allocate(self, Py_ssize_t nbytes) except NULL:
-        """Zero-free memory that lives as long as the table, 8-byte aligned."""
+        """Uninitialised memory that lives as long as the table, 8-byte aligned."""
         cdef bytes chunk
         cdef void* at
+        cdef Py_ssize_t room
         nbytes = (nbytes + 7) & ~7
         if nbytes > self.free_bytes:
+            # What is large gets a chunk of its own and leaves the open one open.
+            room = nbytes if nbytes > CHUNK_BYTES // 4 else CHUNK_BYTES
             # A bytes object is a block of memory that the list frees with the table.
-            chunk = PyBytes_FromStringAndSize(NULL, max(CHUNK_BYTES, nbytes) + 8)
+            chunk = PyBytes_FromStringAndSize(NULL, room + 8)
             self.chunks.append(chunk)
-            if nbytes > CHUNK_BYTES // 4:
-                at = <void*>((<size_t>PyBytes_AS_STRING(chunk) + 7) & ~<size_t>7)
+            at = <void*>((<size_t>PyBytes_AS_STRING(chunk) + 7) & ~<size_t>7)
+            if room == nbytes:
                 self.nbytes += nbytes
                 return at
-            self.free_at = <uint8_t*>((<size_t>PyBytes_AS_STRING(chunk) + 7) & ~<size_t>7)
+            self.free_at = <uint8_t*>at
             self.free_bytes = CHUNK_BYTES
         at = self.free_at
         self.free_at += nbytes
