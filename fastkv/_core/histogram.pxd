@@ -12,7 +12,7 @@ cdef enum:
 cdef class Histogram:
     cdef uint64_t[BUCKETS] counts
     cdef readonly uint64_t count
-    cdef readonly uint64_t total_ns
+    cdef readonly double total_ns
     cdef readonly uint64_t max_ns
 
     cdef void add(self, uint64_t value_ns) noexcept nogil

@@ -27,7 +27,7 @@ cdef inline uint64_t bucket_top(Py_ssize_t bucket) noexcept nogil:
     if bucket < SUB_BUCKETS:
         return <uint64_t>bucket
     shift = <int>(bucket // SUB_BUCKETS) - 1
-    return ((<uint64_t>(bucket % SUB_BUCKETS) + SUB_BUCKETS + 1) << shift) - 1
+    return ((<uint64_t>(bucket % SUB_BUCKETS) + SUB_BUCKETS) << shift) | ((<uint64_t>1 << shift) - 1)
 
 
 cdef class Histogram:
@@ -40,9 +40,10 @@ cdef class Histogram:
         self.max_ns = 0
 
     cdef void add(self, uint64_t value_ns) noexcept nogil:
-        self.counts[bucket_of(value_ns)] += 1
-        self.count += 1
-        self.total_ns += value_ns
+        # Not `+=`: the debug build's None check of it would need the GIL.
+        self.counts[bucket_of(value_ns)] = self.counts[bucket_of(value_ns)] + 1
+        self.count = self.count + 1
+        self.total_ns = self.total_ns + value_ns
         if value_ns > self.max_ns:
             self.max_ns = value_ns
 
@@ -76,7 +77,7 @@ cdef class Histogram:
             "p90": self.percentile(90) / 1000,
             "p99": self.percentile(99) / 1000,
             "p999": self.percentile(99.9) / 1000,
-            "mean": <double>self.total_ns / self.count / 1000 if self.count else 0.0,
+            "mean": self.total_ns / self.count / 1000 if self.count else 0.0,
             "max": self.max_ns / 1000.0,
         }
 

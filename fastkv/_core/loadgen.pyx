@@ -28,6 +28,7 @@ from fastkv._core.epoll cimport (
     epoll_event, epoll_wait, recv, send,
 )
 from fastkv._core.histogram cimport Histogram
+from fastkv._core.splitmix cimport splitmix64
 
 import socket
 import struct
@@ -35,55 +36,22 @@ import struct
 from fastkv._core import codes
 
 cdef enum:
-    RECEIVE_BYTES = 1 << 18
+    RECEIVE_BYTES = 262144
     READY_LINKS = 64                # links served for each epoll_wait
-    STATUSES = 64
     TICK_MS = 100                   # how often signals and the deadline are looked at
     GET_HEADER_BYTES = 4
-    OUTPUT_LIMIT_BYTES = 1 << 30    # of all connections together
-    ANSWER_LIMIT_BYTES = 1 << 26
+    OUTPUT_LIMIT_BYTES = 1073741824     # 1 GiB, of all connections together
+    ANSWER_LIMIT_BYTES = 67108864       # 64 MiB
 
 cdef uint64_t DRAIN_NS = 5_000_000_000      # how long answers are waited for once nothing more is asked
 cdef double HELLO_TIMEOUT_S = 5.0
 
 
-cdef struct Slot:
-    uint64_t started_ns             # 0: nothing in flight
-    uint8_t opcode
-
-
-cdef struct Link:
-    int fd                          # -1 once it is closed
-    bint blocked                    # the kernel took less than all: EPOLLOUT is being waited for
-    uint32_t depth
-    uint32_t head_have              # bytes of an incomplete header
-    uint32_t body_left              # bytes of the current body still to skip
-    uint8_t[FRAME_HEADER_BYTES] head
-    uint8_t* out                    # depth frames at most
-    size_t out_bytes
-    size_t out_sent
-    Slot* slots
-
-
 cdef class _Generator:
-    """One run. Used through `run` and `load`."""
+    """One run. Used through `run` and `load`.
 
-    cdef Histogram latency
-    cdef object on_progress
-    cdef Link* links
-    cdef int link_count
-    cdef int epoll
-    cdef uint8_t* received
-    cdef uint64_t[STATUSES] statuses
-    cdef uint64_t random_state
-    cdef uint64_t keys, count, asked, answered, in_flight, lost, forwarded, unexpected
-    cdef uint64_t deadline_ns, started_ns, ended_ns, cpu_ns
-    cdef uint32_t depth, key_bytes, value_bytes
-    cdef uint8_t consistency
-    cdef uint64_t read_threshold    # a random number below it makes a request a GET
-    cdef bint sequential
-    cdef bytes value
-    cdef const char* value_at       # into `value`, for use without the GIL
+    Counters are written `self.x = self.x + 1`: the debug build's None check of `self.x += 1` would need the GIL.
+    """
 
     def __cinit__(self):
         self.epoll = -1
@@ -131,16 +99,10 @@ cdef class _Generator:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    cdef inline uint64_t random(self) noexcept nogil:
-        """splitmix64: one add and three multiplications, and any seed is a good seed."""
-        cdef uint64_t z
-        self.random_state += 0x9E3779B97F4A7C15ULL
-        z = self.random_state
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL
-        return z ^ (z >> 31)
+    cdef uint64_t random(self) noexcept nogil:
+        return splitmix64(&self.random_state)
 
-    cdef inline void write_key(self, uint8_t* at, uint64_t number) noexcept nogil:
+    cdef void write_key(self, uint8_t* at, uint64_t number) noexcept nogil:
         cdef uint32_t i = self.key_bytes
         memcpy(at, <const uint8_t*>b"key-", 4)
         while i > 4:
@@ -177,8 +139,8 @@ cdef class _Generator:
             memcpy(at, self.value_at, self.value_bytes)
             if self.value_bytes >= 8:
                 store_u64(at, self.asked)       # so that no two writes store the same value
-        self.asked += 1
-        self.in_flight += 1
+        self.asked = self.asked + 1
+        self.in_flight = self.in_flight + 1
 
     cdef void send_all(self, Link* link) noexcept nogil:
         cdef ssize_t sent
@@ -221,8 +183,8 @@ cdef class _Generator:
         for slot in range(link.depth):
             if link.slots[slot].started_ns:
                 link.slots[slot].started_ns = 0
-                self.lost += 1
-                self.in_flight -= 1
+                self.lost = self.lost + 1
+                self.in_flight = self.in_flight - 1
 
     cdef void receive(self, Link* link) noexcept nogil:
         cdef ssize_t got
@@ -253,7 +215,7 @@ cdef class _Generator:
                     return
                 link.body_left = load_u32(link.head)
                 if link.body_left > ANSWER_LIMIT_BYTES:
-                    self.unexpected += 1
+                    self.unexpected = self.unexpected + 1
                     self.drop(link)
                     return
             part = min(<size_t>(end - at), <size_t>link.body_left)
@@ -271,19 +233,20 @@ cdef class _Generator:
         if slot >= link.depth or link.slots[slot].started_ns == 0 or link.head[4] != link.slots[slot].opcode:
             # An ERROR frame, or an answer to nothing we asked: no later answer of this connection can be trusted.
             if link.head[4] == Opcode.ERROR and status < STATUSES:
-                self.statuses[status] += 1
+                self.statuses[status] = self.statuses[status] + 1
             else:
-                self.unexpected += 1
+                self.unexpected = self.unexpected + 1
             self.drop(link)
             return
         asked = &link.slots[slot]
         self.latency.add(now_ns - asked.started_ns)
-        self.statuses[status if status < STATUSES else STATUSES - 1] += 1
+        status = min(status, <uint16_t>(STATUSES - 1))
+        self.statuses[status] = self.statuses[status] + 1
         if link.head[5] & <uint8_t>FrameFlag.FORWARDED:
-            self.forwarded += 1
+            self.forwarded = self.forwarded + 1
         asked.started_ns = 0
-        self.answered += 1
-        self.in_flight -= 1
+        self.answered = self.answered + 1
+        self.in_flight = self.in_flight - 1
         self.ended_ns = now_ns
         if self.asked < self.count and now_ns < self.deadline_ns:
             self.ask(link, <uint32_t>slot, now_ns)
