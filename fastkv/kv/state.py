@@ -109,7 +109,8 @@ class StateMachine:
         self.table.apply(segment.batch, first - segment.first_index, last - segment.first_index + 1, results)
         self.applied_index = last
         self.applied_term = segment.term
-        self._log_bytes += segment.nbytes
+        # A run is often applied in pieces: each counts for its share.
+        self._log_bytes += segment.nbytes * (last - first + 1) // segment.batch.count
 
     def open_snapshot(self) -> TableSnapshot:
         """The state as it is now, until closed."""
