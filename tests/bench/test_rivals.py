@@ -157,12 +157,18 @@ def test_what_is_missing_is_named_and_not_installed(
 
 
 def test_servers_are_watched_and_always_stopped(tmp_path: Path) -> None:
-    program_text = "import signal, sys; print('up', flush=True); signal.pause()"
+    program_text = """if True:
+        import signal, time
+        while time.process_time() < 0.2:
+            pass
+        print("up", flush=True)
+        signal.pause()
+    """
     with Servers(tmp_path) as servers:
         servers.start("one", [sys.executable, "-c", program_text])
         servers.until(lambda: "up" in (tmp_path / "one.log").read_text())
         process = servers._processes["one"]
-        assert servers.cpu_seconds()["one"] > 0
+        assert servers.cpu_seconds()["one"] == pytest.approx(0.2, abs=0.15)
         assert servers.resident_bytes()["one"] > 1 << 20
     assert process.returncode is not None
 
