@@ -6,6 +6,10 @@
 # flushed. A key's slot stays for ever, so a deletion is a record that says so (a tombstone). Older records are kept in
 # a chain only while a snapshot needs them. Nodes hold the first 8 bytes of each key as a big-endian number, so that
 # most comparisons touch one cache line.
+#
+# The tree is for order: new keys, scans, checkpoints. A single key is found through a hash index of the slots, because
+# the hot operations (overwrite, read) ask for one key, and keys that share a long prefix are slow to tell apart in a
+# tree.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -29,6 +33,7 @@ cdef inline uint64_t record_revision(Record* record) noexcept nogil:
 
 cdef struct Slot:
     Record* newest
+    uint32_t hash
     uint16_t key_len            # the key follows the struct
 
 
@@ -58,6 +63,8 @@ cdef struct Place:
 
 cdef class Memtable:
     cdef Node* root
+    cdef Slot** index                   # open addressing; a power of two of places, at most half of them taken
+    cdef size_t index_mask
     cdef list chunks
     cdef uint8_t* free_at
     cdef Py_ssize_t free_bytes
@@ -68,6 +75,9 @@ cdef class Memtable:
     cdef Node* new_node(self, bint leaf) except NULL
     cdef Slot* find_slot(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
     cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL
+    cdef int insert(self, Slot* slot) except -1
+    cdef int index_slot(self, Slot* slot) except -1
+    cdef int grow_index(self) except -1
     cdef int split_child(self, Node* parent, int at) except -1
 
     # The newest record of a key, or NULL.

@@ -1,15 +1,21 @@
 """The ordered memtable: an insert-only B+tree over an arena. `memtable.pxd` is the design page."""
 
+import os
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
 from fastkv._core.codes cimport RECORD_HEADER_BYTES
-from fastkv._core.cursor cimport store_u64
+from fastkv._core.cursor cimport load_u64, store_u64
 
 cdef Py_ssize_t CHUNK_BYTES = 1 << 18
 cdef Py_ssize_t LEAF_BYTES = sizeof(Node) - FANOUT * sizeof(Node*)        # `children` is the last member
 cdef uint64_t NO_REVISION_LIMIT = <uint64_t>-1
+cdef size_t FIRST_PLACES = 1024
+cdef uint64_t HASH_FACTOR = 0x9E3779B97F4A7C15         # 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4)
+cdef uint64_t HASH_SEED = int.from_bytes(os.urandom(8), "little")
 
 
 cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_ssize_t b_len) noexcept nogil:
@@ -17,6 +23,19 @@ cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_s
     if order:
         return order
     return (a_len > b_len) - (a_len < b_len)
+
+
+cdef inline uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+    """Spreads keys over the index. Seeded, so that nobody outside can choose keys that fall on one place."""
+    cdef uint64_t mixed = HASH_SEED ^ <uint64_t>key_len, rest = 0
+    while key_len >= 8:
+        mixed = (mixed ^ load_u64(key)) * HASH_FACTOR
+        mixed ^= mixed >> 32
+        key += 8
+        key_len -= 8
+    memcpy(&rest, key, key_len)
+    mixed = (mixed ^ rest) * HASH_FACTOR
+    return <uint32_t>(mixed >> 32)
 
 
 cdef inline uint64_t prefix_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
@@ -79,7 +98,13 @@ cdef class Memtable:
         self.free_bytes = 0
         self.nbytes = 0
         self.count = 0
+        self.index = NULL
+        self.index_mask = 0
+        self.grow_index()
         self.root = self.new_node(True)
+
+    def __dealloc__(self):
+        PyMem_Free(self.index)
 
     cdef void* allocate(self, Py_ssize_t nbytes) except NULL:
         """Uninitialised memory that lives as long as the table, 8-byte aligned."""
@@ -115,27 +140,69 @@ cdef class Memtable:
     # -- the tree ----------------------------------------------------------------------------------------------------
 
     cdef Slot* find_slot(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
-        cdef uint64_t prefix = prefix_of(key, key_len)
-        cdef Node* node = self.root
-        cdef Slot* slot
-        cdef int at
-        while not node.leaf:
-            at = count_not_above(node, prefix, key, key_len)
-            node = node.children[at - 1 if at else 0]
-        at = count_not_above(node, prefix, key, key_len)
-        if at == 0 or node.prefixes[at - 1] != prefix:
-            return NULL
-        slot = node.slots[at - 1]
-        if slot.key_len != key_len or memcmp(slot_key(slot), key, key_len):
-            return NULL
-        return slot
+        cdef uint32_t hashed = hash_of(key, key_len)
+        cdef size_t at = hashed & self.index_mask
+        cdef Slot* slot = self.index[at]
+        while slot != NULL:
+            if slot.hash == hashed and slot.key_len == key_len and memcmp(slot_key(slot), key, key_len) == 0:
+                return slot
+            at = (at + 1) & self.index_mask
+            slot = self.index[at]
+        return NULL
+
+    cdef int index_slot(self, Slot* slot) except -1:
+        """Make a new slot findable."""
+        cdef size_t at
+        if <size_t>self.count * 2 > self.index_mask:
+            self.grow_index()
+        at = slot.hash & self.index_mask
+        while self.index[at] != NULL:
+            at = (at + 1) & self.index_mask
+        self.index[at] = slot
+        return 0
+
+    cdef int grow_index(self) except -1:
+        cdef Slot** before = self.index
+        cdef size_t places = (self.index_mask + 1) if before != NULL else 0
+        cdef size_t grown = places * 4 if places else FIRST_PLACES
+        cdef size_t i, at
+        self.index = <Slot**>PyMem_Calloc(grown, sizeof(Slot*))
+        if self.index == NULL:
+            self.index = before
+            raise MemoryError(f"no memory for an index of {grown} keys")
+        self.index_mask = grown - 1
+        self.nbytes += (grown - places) * sizeof(Slot*)
+        for i in range(places):
+            if before[i] != NULL:
+                at = before[i].hash & self.index_mask
+                while self.index[at] != NULL:
+                    at = (at + 1) & self.index_mask
+                self.index[at] = before[i]
+        PyMem_Free(before)
+        return 0
 
     cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL:
-        """The key's slot; made where there is none. Full nodes are split on the way down."""
+        """The key's slot; made where there is none."""
+        cdef Slot* slot = self.find_slot(key, key_len)
+        if slot != NULL:
+            return slot
+        slot = <Slot*>self.allocate(sizeof(Slot) + key_len)
+        slot.newest = NULL
+        slot.hash = hash_of(key, key_len)
+        slot.key_len = <uint16_t>key_len
+        memcpy(slot_key(slot), key, key_len)
+        self.insert(slot)
+        self.index_slot(slot)
+        self.count += 1
+        return slot
+
+    cdef int insert(self, Slot* slot) except -1:
+        """Put a new slot into the tree. Full nodes are split on the way down."""
+        cdef const uint8_t* key = slot_key(slot)
+        cdef Py_ssize_t key_len = slot.key_len
         cdef uint64_t prefix = prefix_of(key, key_len)
         cdef Node* node
         cdef Node* grown
-        cdef Slot* slot
         cdef int at
         if self.root.count == FANOUT:
             grown = self.new_node(False)
@@ -153,21 +220,12 @@ cdef class Memtable:
                 at = max(count_not_above(node, prefix, key, key_len) - 1, 0)
             node = node.children[at]
         at = count_not_above(node, prefix, key, key_len)
-        if at and node.prefixes[at - 1] == prefix:
-            slot = node.slots[at - 1]
-            if slot.key_len == key_len and memcmp(slot_key(slot), key, key_len) == 0:
-                return slot
-        slot = <Slot*>self.allocate(sizeof(Slot) + key_len)
-        slot.newest = NULL
-        slot.key_len = <uint16_t>key_len
-        memcpy(slot_key(slot), key, key_len)
         memmove(&node.slots[at + 1], &node.slots[at], (node.count - at) * sizeof(Slot*))
         memmove(&node.prefixes[at + 1], &node.prefixes[at], (node.count - at) * sizeof(uint64_t))
         node.slots[at] = slot
         node.prefixes[at] = prefix
         node.count += 1
-        self.count += 1
-        return slot
+        return 0
 
     cdef int split_child(self, Node* parent, int at) except -1:
         """Move the upper half of a full child into a new sibling. The parent has room."""
