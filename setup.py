@@ -19,6 +19,10 @@ CORE = Path("fastkv/_core")
 DEBUG = os.environ.get("FASTKV_DEBUG") == "1"
 ONLY = [name for name in os.environ.get("FASTKV_ONLY", "").split(",") if name]
 
+RELEASE_ARGS = ["-O3", "-fno-strict-aliasing"]
+SANITIZER = ["-fsanitize=undefined"]
+DEBUG_ARGS = ["-O0", "-g", *SANITIZER, "-fno-sanitize-recover=undefined"]
+
 DIRECTIVES: dict[str, object] = {
     "language_level": "3",
     "embedsignature": True,
@@ -26,8 +30,10 @@ DIRECTIVES: dict[str, object] = {
     "boundscheck": DEBUG,
     "wraparound": False,
     "initializedcheck": DEBUG,
-    "nonecheck": DEBUG,
-    "overflowcheck": DEBUG,
+    # Not in the debug build either: None checks forbid attributes of `self` without the GIL, and overflow checks would
+    # refuse the wraparound that hashes are made of. Overflow of signed numbers is the sanitizer's.
+    "nonecheck": False,
+    "overflowcheck": False,
     "cdivision": not DEBUG,
     "linetrace": DEBUG,
     "profile": DEBUG,
@@ -48,7 +54,8 @@ def extension(name: str) -> Extension:
         f"fastkv._core.{name}",
         [str(CORE / f"{name}.pyx")],
         define_macros=macros,
-        extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing"],
+        extra_compile_args=DEBUG_ARGS if DEBUG else RELEASE_ARGS,
+        extra_link_args=SANITIZER if DEBUG else [],
         libraries=["pthread"],
     )
 
@@ -60,5 +67,7 @@ setup(
         build_dir=f"build/cython-{'debug' if DEBUG else 'release'}",
         force=DEBUG,
     ),
-    options={"build_ext": {"build_temp": f"build/temp-{'debug' if DEBUG else 'release'}"}},
+    options={
+        "build_ext": {"build_temp": f"build/temp-{'debug' if DEBUG else 'release'}", "parallel": os.cpu_count() or 1}
+    },
 )
