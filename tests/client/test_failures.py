@@ -13,6 +13,7 @@ from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import encode_frame
 from fastkv.client import AsyncClient
 from fastkv.client.addresses import parse_endpoints
+from fastkv.client.backoff import Backoff
 from fastkv.client.cluster import Cluster
 from fastkv.client.settings import Settings
 from fastkv.wire.client import encode_get
@@ -62,13 +63,14 @@ async def test_what_was_not_done_is_tried_again_until_it_works(status: Status) -
     ],
 )
 async def test_what_is_never_done_ends_with_its_own_error_at_the_deadline(
-    status: Status, error: type[fastkv.NotDone]
+    status: Status, error: type[fastkv.NotDone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda backoff: 0.2)  # tries at 0 and 0.2 s, and none near the deadline
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.PUT] = Times(1_000_000, status)
         with pytest.raises(error, match="not now"):
-            await kv.put("k", "v", timeout=0.2)
-        assert len(node.asked(Opcode.PUT)) > 1
+            await kv.put("k", "v", timeout=0.35)
+        assert len(node.asked(Opcode.PUT)) == 2
 
 
 async def test_a_node_without_a_leader_is_left_for_one_that_has_one() -> None:
