@@ -14,249 +14,30 @@ short writes, which are no errors, are gone on with.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EAGAIN, EINTR, EIO, ENOMEM, errno
-from libc.stddef cimport size_t
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport close, fdatasync, read, write
+from posix.time cimport CLOCK_MONOTONIC, timespec
+from posix.unistd cimport close, read
+
+from fastkv._core.wal_thread cimport (
+    BOUNDS, BUCKETS, EFD_CLOEXEC, EFD_NONBLOCK, FSYNC_BOUNDS_NS, Job, MAX_PADDING, SIG_SETMASK, Shared, eventfd, now_ns,
+    pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_destroy,
+    pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t, pthread_create, pthread_join,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_sigmask, reserve, run,
+    sigfillset, sigset_t,
+)
 
 import os
 from collections import deque
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_condattr_t:
-        pass
-    ctypedef struct pthread_attr_t:
-        pass
-    int pthread_create(pthread_t* thread, const pthread_attr_t* attr, void* (*start)(void*) noexcept nogil, void* arg)
-    int pthread_join(pthread_t thread, void** result)
-    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attr)
-    int pthread_mutex_lock(pthread_mutex_t* mutex)
-    int pthread_mutex_unlock(pthread_mutex_t* mutex)
-    int pthread_mutex_destroy(pthread_mutex_t* mutex)
-    int pthread_condattr_init(pthread_condattr_t* attr)
-    int pthread_condattr_setclock(pthread_condattr_t* attr, int clock)
-    int pthread_condattr_destroy(pthread_condattr_t* attr)
-    int pthread_cond_init(pthread_cond_t* cond, const pthread_condattr_t* attr)
-    int pthread_cond_wait(pthread_cond_t* cond, pthread_mutex_t* mutex)
-    int pthread_cond_timedwait(pthread_cond_t* cond, pthread_mutex_t* mutex, const timespec* until)
-    int pthread_cond_signal(pthread_cond_t* cond)
-    int pthread_cond_broadcast(pthread_cond_t* cond)
-    int pthread_cond_destroy(pthread_cond_t* cond)
-
-cdef extern from "<signal.h>" nogil:
-    ctypedef struct sigset_t:
-        pass
-    int SIG_SETMASK
-    int sigfillset(sigset_t* signals)
-    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* old)
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int EFD_CLOEXEC
-    int EFD_NONBLOCK
-    int eventfd(unsigned int initial, int flags)
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    ssize_t pwritev(int fd, const iovec* vectors, int count, long long offset)
-
-cdef enum:
-    VECTORS = 768           # of one pwritev, three a job; Linux takes 1,024
-    MAX_PADDING = 7
-
 cdef uint64_t FOREVER_NS = 0xFFFF_FFFF_FFFF_FFFF
 cdef uint64_t CHECK_SIGNALS_NS = 100_000_000
 
-cdef uint8_t[8] ZEROS
-memset(ZEROS, 0, sizeof(ZEROS))
+FSYNC_BOUNDS_S = tuple([FSYNC_BOUNDS_NS[i] / 1e9 for i in range(BOUNDS)])
+BATCH_BOUNDS = tuple([float(1 << power) for power in range(BOUNDS)])
 
-# Upper bounds of the buckets, in ns and in entries: from a fast NVMe drive to a disk that has lost its way.
-cdef uint64_t[BOUNDS] FSYNC_BOUNDS_NS = [
-    50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000,
-    100_000_000, 250_000_000, 500_000_000, 1_000_000_000, 5_000_000_000,
-]
-FSYNC_BOUNDS_S = tuple(bound / 1e9 for bound in FSYNC_BOUNDS_NS)
-BATCH_BOUNDS = tuple(float(1 << power) for power in range(BOUNDS))
-
-
-# -- the thread's side: no Python from here to the class ---------------------------------------------------------------
-
-cdef inline uint64_t now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1_000_000_000 + <uint64_t>now.tv_nsec
-
-
-cdef void* run(void* argument) noexcept nogil:
-    """The thread: take, write, sync, publish, until it is told to stop or fails."""
-    cdef Shared* shared = <Shared*>argument
-    cdef Jobs taken
-    cdef uint64_t started_ns, synced_ns
-    cdef int error
-    cdef bint write_failed
-    while True:
-        pthread_mutex_lock(&shared.lock)
-        while shared.queued.count == 0 and not shared.stopping:
-            pthread_cond_wait(&shared.work, &shared.lock)
-        if shared.queued.count == 0:
-            pthread_mutex_unlock(&shared.lock)
-            return NULL
-        taken = shared.queued
-        shared.queued = shared.writing
-        shared.queued.count = 0
-        shared.writing = taken
-        pthread_mutex_unlock(&shared.lock)
-
-        set_busy(shared, now_ns())
-        error = write_jobs(taken.items, taken.count)
-        write_failed = error != 0
-        started_ns = now_ns()
-        if error == 0:
-            error = sync_files(taken.items, taken.count)
-        synced_ns = now_ns()
-        publish(shared, &taken, error, not write_failed, synced_ns - started_ns)
-        if error:
-            return NULL
-
-
-cdef void set_busy(Shared* shared, uint64_t since_ns) noexcept nogil:
-    pthread_mutex_lock(&shared.lock)
-    shared.busy_since_ns = since_ns
-    pthread_mutex_unlock(&shared.lock)
-
-
-cdef int write_jobs(const Job* jobs, size_t count) noexcept nogil:
-    """Write all jobs, a pwritev for each contiguous run. 0 or an errno."""
-    cdef iovec[VECTORS] vectors
-    cdef size_t done = 0
-    cdef size_t first
-    cdef uint64_t end
-    cdef int used, error
-    while done < count:
-        first = done
-        end = jobs[first].offset
-        used = 0
-        while (done < count and jobs[done].fd == jobs[first].fd and jobs[done].offset == end
-               and used + 3 <= VECTORS):
-            used = add_vectors(vectors, used, &jobs[done])
-            end += jobs[done].header_bytes + jobs[done].payload_bytes + jobs[done].padding
-            done += 1
-        error = write_run(jobs[first].fd, vectors, used, jobs[first].offset)
-        if error:
-            return error
-    return 0
-
-
-cdef int add_vectors(iovec* vectors, int used, const Job* job) noexcept nogil:
-    """The job's non-empty parts, from `vectors[used]` on. The new number of vectors."""
-    if job.header_bytes:
-        vectors[used].iov_base = <void*>job.header
-        vectors[used].iov_len = job.header_bytes
-        used += 1
-    if job.payload_bytes:
-        vectors[used].iov_base = <void*>job.payload
-        vectors[used].iov_len = job.payload_bytes
-        used += 1
-    if job.padding:
-        vectors[used].iov_base = <void*>ZEROS
-        vectors[used].iov_len = job.padding
-        used += 1
-    return used
-
-
-cdef int write_run(int fd, iovec* vectors, int count, uint64_t offset) noexcept nogil:
-    """Write the vectors at `offset`, however many calls it takes. 0 or an errno."""
-    cdef ssize_t written
-    while count:
-        written = pwritev(fd, vectors, count, <long long>offset)
-        if written < 0:
-            if errno == EINTR:
-                continue
-            return errno
-        if written == 0:
-            return EIO          # never for a regular file; and no reason to try for ever
-        offset += <uint64_t>written
-        while count and <size_t>written >= vectors[0].iov_len:
-            written -= <ssize_t>vectors[0].iov_len
-            vectors += 1
-            count -= 1
-        if written:
-            vectors[0].iov_base = <uint8_t*>vectors[0].iov_base + written
-            vectors[0].iov_len -= <size_t>written
-    return 0
-
-
-cdef int sync_files(const Job* jobs, size_t count) noexcept nogil:
-    """fdatasync every file that the jobs touched, once for each run of jobs of one file. 0 or an errno."""
-    cdef size_t i
-    for i in range(count):
-        if i + 1 < count and jobs[i + 1].fd == jobs[i].fd:
-            continue
-        while fdatasync(jobs[i].fd) < 0:
-            if errno != EINTR:
-                return errno
-    return 0
-
-
-cdef void publish(Shared* shared, const Jobs* taken, int error, bint sync_failed, uint64_t sync_ns) noexcept nogil:
-    """Tell the other side that the jobs are durable, or that they never will be."""
-    cdef uint64_t one = 1
-    cdef uint64_t entries = 0
-    cdef size_t i
-    cdef int slowness = fsync_bucket(sync_ns)
-    cdef int size = 0
-    for i in range(taken.count):
-        entries += taken.items[i].entries
-    while size < BOUNDS and entries > <uint64_t>1 << size:
-        size += 1
-    # Nothing below calls a function of this module: a debug build's tracing would wait for the GIL with the lock held.
-    pthread_mutex_lock(&shared.lock)
-    shared.busy_since_ns = 0
-    if error:
-        shared.error = error
-        shared.sync_failed = sync_failed
-    else:
-        shared.durable = taken.items[taken.count - 1].ticket
-        shared.fsync_counts[slowness] += 1
-        shared.fsync_total_ns += sync_ns
-        if entries:
-            shared.batch_counts[size] += 1
-            shared.batch_total += entries
-    pthread_cond_broadcast(&shared.done)
-    pthread_mutex_unlock(&shared.lock)
-    # EAGAIN needs 2^64 - 1 unread signals, and then the other side is awake anyway.
-    while write(shared.event_fd, &one, sizeof(one)) < 0 and errno == EINTR:
-        pass
-
-
-cdef int fsync_bucket(uint64_t duration_ns) noexcept nogil:
-    cdef int bucket = 0
-    while bucket < BOUNDS and duration_ns > FSYNC_BOUNDS_NS[bucket]:
-        bucket += 1
-    return bucket
-
-
-cdef int reserve(Jobs* jobs, size_t count) noexcept nogil:
-    """Room for `count` jobs. 0 or ENOMEM."""
-    cdef size_t capacity = jobs.capacity if jobs.capacity else 64
-    cdef Job* items
-    if count <= jobs.capacity:
-        return 0
-    while capacity < count:
-        capacity *= 2
-    items = <Job*>realloc(jobs.items, capacity * sizeof(Job))
-    if items == NULL:
-        return ENOMEM
-    jobs.items = items
-    jobs.capacity = capacity
-    return 0
-
-
-# -- the caller's side -------------------------------------------------------------------------------------------------
 
 # Not cleared by the cycle collector: the thread borrows what `_held` holds until __dealloc__ has joined it.
 @cython.no_gc_clear

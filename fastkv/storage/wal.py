@@ -339,15 +339,11 @@ class Wal:
 
     def _removable(self, index: int) -> int:
         """How many of the oldest segments hold nothing above `index`."""
-        durable = self._writer.durable_ticket
-        lowest = self._current.base_index + 1
         for number in range(len(self._segments) - 1, 0, -1):
             file = self._segments[number]
-            # The log can begin here if no later segment begins below, as one does behind which a suffix was cut off.
-            if file.base_index < lowest:
-                lowest = file.base_index
-                if lowest <= index and file.first_ticket <= durable:
-                    return number
+            if file.base_index <= index:
+                # Where a suffix was cut off, those before this one may begin above it: none of them will do instead.
+                return number if file.first_ticket <= self._writer.durable_ticket else 0
         return 0
 
     # -- reading -------------------------------------------------------------------------------------------------------

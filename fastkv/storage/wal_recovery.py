@@ -153,7 +153,7 @@ class _Follower:
             if header is None:
                 raise _damaged_start(path, 0)
             result.salt, result.chain = header.salt, header.previous_chain
-        elif header is None or header.previous_chain != result.chain:
+        elif header is None:
             return False
         view = memoryview(data)
         offset = SEGMENT_HEADER_BYTES

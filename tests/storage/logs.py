@@ -10,6 +10,14 @@ from pathlib import Path
 from fastkv._core.entry import BatchBuilder
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.wal import Wal
+from fastkv.storage.wal_format import (
+    RecordHeader,
+    log_identity,
+    log_position,
+    parse_record,
+    parse_segment_header,
+)
+from fastkv.storage.wal_recovery import Scan, scan
 from tests.reference.wal import Log, read_log
 
 CLUSTER, NODE = "cluster", "node-1"
@@ -91,3 +99,48 @@ class Model:
             for index in [index for index in self.entries if index >= segment.first_index]:
                 del self.entries[index]
             self.entries.update(entries_of([segment]))
+
+
+# -- logs that something happens to ------------------------------------------------------------------------------------
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy of a log's directory."""
+    shutil.copytree(source, target)
+    return target
+
+
+def segment(path: Path, number: int) -> Path:
+    """The file of a segment."""
+    return path / f"{number:016x}.wal"
+
+
+def records(path: Path) -> list[tuple[int, int, RecordHeader]]:
+    """(start, end, header) of each record of a segment."""
+    data = memoryview(path.read_bytes())
+    header = parse_segment_header(data)
+    assert header is not None
+    found, offset = [], 64
+    while (record := parse_record(data, offset, log_position(header.segment_id, offset), header.salt)) is not None:
+        found.append((offset, record.end_offset, record))
+        offset = record.end_offset
+    return found
+
+
+def found(path: Path) -> Scan:
+    """The log as recovery finds it, before it changes anything."""
+    result = scan(path, log_identity(CLUSTER, NODE), keep_bytes=1 << 30)
+    assert result is not None
+    return result
+
+
+def indexes(path: Path) -> list[int]:
+    """Of the entries that recovery finds."""
+    return sorted(entries_of(found(path).tail))
+
+
+def patch(path: Path, offset: int, content: bytes) -> None:
+    """Overwrite some bytes of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)

@@ -433,10 +433,12 @@ def test_metrics(tmp_path: Path) -> None:
         assert wal.stalled_ns() == 0
 
 
-def test_the_bytes_of_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of docs/architecture/wal.md."""
+def test_the_example_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "architecture" / "wal.md").read_text()
+    example = bytes.fromhex(document.partition("### Example")[2].split("```")[1])
     monkeypatch.setattr(os, "urandom", lambda n: bytes(range(1, n + 1)))
     with opened(tmp_path) as wal:
         write(wal, Segment(1, 1, EntryBatch(bytes.fromhex("0200000001000000") + b"hi", 1)))
         data = next(tmp_path.glob("*1.wal")).read_bytes()
-    print(data[:64].hex(), data[64:184].hex(), data[184:280].hex())
+    assert data[: len(example)].hex() == example.hex()
+    assert not any(data[len(example) :])

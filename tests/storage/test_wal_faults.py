@@ -126,6 +126,36 @@ def test_an_error_while_opening_leaves_a_log_that_opens(tmp_path: Path, number: 
         write(wal, run(1, 1, b"a"))
 
 
+@needs_strace
+def test_every_name_that_comes_or_goes_is_made_durable(tmp_path: Path) -> None:
+    """After each create, rename and unlink, and before the next, the directory is synced."""
+    script = """
+from fastkv.storage.directory import DataDirectory
+with DataDirectory.open(Path(sys.argv[1]) / "data", cluster=CLUSTER, node_id=NODE) as directory:
+    for life in range(2):
+        with opened(directory.wal_path, keep_above=life * 100) as wal:
+            for index in range(life * 100 + 1, life * 100 + 101):
+                write(wal, run(index, 1, b"x" * 200))
+                wal.compact(index - 10)
+"""
+    assert STRACE is not None
+    trace = tmp_path / "trace"
+    command = [STRACE, "-f", "-y", "-o", str(trace), "-e", "trace=rename,unlink,mkdir,fsync"]
+    subprocess.run([*command, sys.executable, "-c", PREAMBLE + script, str(tmp_path)], check=True, timeout=60)
+    pending: dict[str, str] = {}        # by thread: the directory that has to be synced next
+    changes = 0
+    for line in trace.read_text().splitlines():
+        thread, call = line.split(maxsplit=1)
+        if f'"{tmp_path}/data' in call and call.startswith(("rename(", "unlink(", "mkdir(")) and "= 0" in call:
+            assert thread not in pending, f"{pending[thread]} was not synced before {call}"
+            pending[thread] = str(Path(call.split('"')[1]).parent)
+            changes += 1
+        elif call.startswith("fsync(") and pending.get(thread) == call.partition("<")[2].partition(">")[0]:
+            del pending[thread]
+    assert not pending
+    assert changes > 20
+
+
 # -- kill -9 -----------------------------------------------------------------------------------------------------------
 
 APPEND_FOR_EVER = """
