@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import queue
 import struct
 import threading
@@ -32,6 +33,9 @@ IDENTITY_KEY = b"identity"
 _META = struct.Struct("<IIQQQQ")
 NAMED_DATABASES = 4
 SPARE_READERS = 16
+DATA_FILE = "data.mdb"
+PAGE_BYTES = 4096
+SPARE_BYTES = 1 << 20
 
 Done = Callable[[BaseException | None], None]
 Items = Callable[[], Iterable[tuple[bytes, bytes | None]]]
@@ -90,6 +94,7 @@ class LmdbStore:
         self._path = path
         self._poster = poster
         self._views = 0
+        self._closed = False
         self._wanted_map_bytes = map_bytes
         try:
             self._environment = lmdb.open(
@@ -102,14 +107,20 @@ class LmdbStore:
                 writemap=False,
                 max_spare_txns=2,
             )
+        except lmdb.Error as error:
+            raise cannot_open(path, error) from error
+        try:
             stale = self._environment.reader_check()
             if stale:
                 log.info("cleared %d stale readers of %s", stale, path)
             self.data = self._environment.open_db(b"data")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(f"{cluster}\0{node_id}".encode())
-        except lmdb.Error as error:
-            raise StorageError(f"the store in {path} cannot be opened: {error}") from error
+        except BaseException as error:
+            self._environment.close()
+            if isinstance(error, lmdb.Error):
+                raise cannot_open(path, error) from error
+            raise
         self._reader = self._environment.begin(db=self.data)
         self._jobs: queue.SimpleQueue[tuple[Items, StoreMeta, Done] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
@@ -141,7 +152,7 @@ class LmdbStore:
     @property
     def bytes_on_disk(self) -> int:
         """What the store's file takes."""
-        return (self._path / "data.mdb").stat().st_blocks * 512
+        return (self._path / DATA_FILE).stat().st_blocks * 512
 
     def get(self, key: bytes) -> bytes | None:
         """A key's record as of the last completed checkpoint."""
@@ -183,8 +194,9 @@ class LmdbStore:
                 self._write(items, meta)
             except lmdb.MapFullError as full:
                 error = full
-            except (lmdb.Error, OSError) as failure:
-                error = StoreFull(str(failure)) if is_no_space(failure) else failure
+            except Exception as failure:        # whatever it is, the loop has to hear of it
+                no_space = is_no_space(failure) or (is_short_write(failure) and not self._has_room(items))
+                error = StoreFull(f"no room for a checkpoint: {failure}") if no_space else failure
             self._poster(self._finished, meta, done, error)
 
     def _write(self, items: Items, meta: StoreMeta) -> None:
@@ -197,7 +209,25 @@ class LmdbStore:
                     put(key, record)
             transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
 
+    def _has_room(self, items: Items) -> bool:
+        """Whether the file system would give the file as much more as a transaction of these changes may take."""
+        try:
+            with (self._path / DATA_FILE).open("r+b") as file:
+                end = os.fstat(file.fileno()).st_size
+                # New pages for what is written, which may be half full, and for what had to be copied on the way.
+                new = sum(2 * (len(key) + len(record or b"")) for key, record in items())
+                copied = min(end, sum(PAGE_BYTES for _ in items()))
+                try:
+                    os.posix_fallocate(file.fileno(), end, new + copied + SPARE_BYTES)
+                finally:
+                    os.ftruncate(file.fileno(), end)        # only asking: the log needs the room more
+        except OSError as error:
+            return error.errno not in NO_SPACE_ERRNOS
+        return True
+
     def _finished(self, meta: StoreMeta, done: Done, error: BaseException | None) -> None:
+        if self._closed:
+            return          # posted just before `close`: durable or not, the next start will see
         if isinstance(error, lmdb.MapFullError):
             self._wanted_map_bytes = 2 * self._environment.info()["map_size"]
             error = StoreFull(f"the store's map is full; it grows to {self._wanted_map_bytes} bytes")
@@ -210,10 +240,16 @@ class LmdbStore:
 
     def close(self) -> None:
         """Finish the checkpoint under way, then let go of the files. Views must be closed before."""
+        self._closed = True
         self._jobs.put(None)
         self._thread.join()
         self._reader.abort()
         self._environment.close()
+
+
+def cannot_open(path: Path, error: lmdb.Error) -> StorageError:
+    """What LMDB has against the file."""
+    return StorageError(f"the store in {path} cannot be opened: {error}")
 
 
 def encode_meta(meta: StoreMeta) -> bytes:
@@ -235,6 +271,11 @@ def is_no_space(error: BaseException) -> bool:
     """Whether the disk, or the quota, or the file-size limit is the matter: a condition that passes."""
     text = str(error)
     return any(os_text in text for os_text in NO_SPACE_TEXTS) or getattr(error, "errno", None) in NO_SPACE_ERRNOS
+
+
+def is_short_write(error: BaseException) -> bool:
+    """Whether LMDB may mean a write that ended short, which is how a disk fills up: it calls that an I/O error."""
+    return isinstance(error, lmdb.Error) and os.strerror(errno.EIO) in str(error)
 
 
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
