@@ -1,6 +1,6 @@
 import asyncio
 import enum
-from typing import Protocol
+from typing import Protocol, type_check_only
 
 from fastkv._core.ingress import Ingress
 from fastkv._core.replies import Outbox, Sink
@@ -11,6 +11,7 @@ class Role(enum.IntFlag):
     PEER = 2
     CLOSING = 3
 
+@type_check_only
 class Owner(Protocol):
     def connection_made(self, connection: Connection) -> None: ...
     def connection_lost(self, connection: Connection) -> None: ...

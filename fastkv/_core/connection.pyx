@@ -78,15 +78,15 @@ cdef class Connection(Sink):
         transport.set_write_buffer_limits(high=self.output_limit_bytes, low=self.output_limit_bytes // 4)
         self.owner.connection_made(self)
 
-    def connection_lost(self, error):
+    def connection_lost(self, exc):
         self.role = CLOSING
         self.transport = None
         self.fd = -1
         self.out.clear()
         self.owner.connection_lost(self)
 
-    def get_buffer(self, Py_ssize_t hint):
-        return self.reader.get_buffer(hint)
+    def get_buffer(self, Py_ssize_t sizehint):
+        return self.reader.get_buffer(sizehint)
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef Frame frame
