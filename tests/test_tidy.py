@@ -40,7 +40,7 @@ def short(path: Path) -> str:
 FILES = list(_walk())
 CODE_FILES = [path for path in FILES if path.suffix in CODE]
 PYTHON_FILES = [path for path in FILES if path.suffix == ".py"]
-SCRIPTS = [path for path in FILES if path.suffix == ".sh" or path.parent.name == ".ci"]
+SCRIPTS = [path for path in FILES if path.suffix == ".sh" or short(path) == ".ci/run"]
 PAGES = [path for path in FILES if path.suffix == ".md"]
 
 

@@ -1,3 +1,5 @@
+"""Fixtures of the HTTP tests."""
+
 from __future__ import annotations
 
 import asyncio
