@@ -47,7 +47,7 @@ def bench(
     endpoints: str,
     as_json: bool,
 ) -> None:
-    """Measure throughput and latency. It writes keys of its own, named bench-…, into the cluster.
+    """Measure throughput and latency. It writes keys of its own, named key-…, into the cluster.
 
     The load is closed: each connection keeps --depth requests in flight. --connections 1 --depth 1 measures the
     latency of one operation; more of both measure what the cluster carries.
