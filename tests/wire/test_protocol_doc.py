@@ -66,7 +66,7 @@ def scan_item(key: bytes, record: Record) -> bytes:
     return lengths + encoded[:32] + key + encoded[32:]
 
 
-HELLO_ANSWER = HelloReply(1, 4 << 20, 1 << 20, "node-1", "demo", "node-2", "127.0.0.1:8002")
+HELLO_ANSWER = HelloReply(1, 4 << 20, 1 << 20, "node-1", "demo", "node-2", "127.0.0.1:9002")
 SCAN_ANSWER = encode_scan_page(7, 1, u64(42) + b"color", scan_item(b"color", RECORD))
 APPEND = Message(
     messages.APPEND, "node-1", "node-2", term=5, index=9, log_term=4, commit=9, low_water=8,
