@@ -22,11 +22,6 @@ cdef enum:
     STALE_PREFIX_BYTES = 16
 
 
-cdef int refuse(Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1:
-    cdef bytes text = text_for(status)
-    return sink.answer(request_id, opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
-
-
 cdef class ReadBatch:
     """Reads that one confirmation of leadership serves together."""
 
@@ -93,6 +88,11 @@ cdef class Ingress:
             self.on_wake()
         return 0
 
+    cdef int refuse(self, Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1:
+        cdef bytes text = text_for(status)
+        sink.answer(request_id, opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+        return self.wake()      # so that the node flushes the answer at the end of this turn
+
     cdef int write(
         self, Sink sink, uint64_t request_id, uint8_t opcode, const uint8_t* body, Py_ssize_t nbytes,
     ) except -1:
@@ -106,7 +106,7 @@ cdef class Ingress:
         if status == Status.OK and self.writes.buffer.length + nbytes > self.open_limit_bytes and self.writes.count:
             status = Status.OVERLOADED
         if status != Status.OK:
-            return refuse(sink, request_id, opcode, status)
+            return self.refuse(sink, request_id, opcode, status)
         self.writes.add(kind, body, nbytes)
         self.write_waiters.add(sink, request_id, opcode)
         return self.wake()
@@ -115,7 +115,7 @@ cdef class Ingress:
         cdef uint16_t key_bytes
         cdef uint16_t status = self.refuse_reads
         if nbytes < GET_HEADER_BYTES:
-            return refuse(sink, request_id, Opcode.GET, Status.INVALID_REQUEST)
+            return self.refuse(sink, request_id, Opcode.GET, Status.INVALID_REQUEST)
         key_bytes = load_u16(body + 2)
         if body[0] > Consistency.STALE_READ or body[1] != 0 or nbytes != GET_HEADER_BYTES + key_bytes:
             status = Status.INVALID_REQUEST
@@ -123,12 +123,13 @@ cdef class Ingress:
             status = Status.INVALID_KEY
         elif key_bytes > MAX_KEY_BYTES:
             status = Status.KEY_TOO_LARGE
-        elif self.reads.keys.length > self.open_limit_bytes:
+        if status == Status.OK and body[0] == Consistency.STALE_READ:
+            return self.answer_stale(sink, request_id, body + GET_HEADER_BYTES, key_bytes)
+        if status == Status.OK and self.reads.waiters.count and (
+                self.reads.keys.length + 2 + key_bytes > self.open_limit_bytes):
             status = Status.OVERLOADED
         if status != Status.OK:
-            return refuse(sink, request_id, Opcode.GET, status)
-        if body[0] == Consistency.STALE_READ:
-            return self.answer_stale(sink, request_id, body + GET_HEADER_BYTES, key_bytes)
+            return self.refuse(sink, request_id, Opcode.GET, status)
         # A lease read is served by the same round: it asks for no less than a linearizable one.
         self.reads.keys.put_u16(key_bytes)
         self.reads.keys.put(body + GET_HEADER_BYTES, key_bytes)
