@@ -4,7 +4,7 @@ The table is three generations of memtables over a store. A key is looked for in
 while a checkpoint writes it), then in `recent` (what the checkpoint before wrote, kept as a cache), then in the store.
 A checkpoint is `rotate` … `flushed`: nothing is ever in none of them.
 
-A record, as it is kept, stored and answered: `u64 mod revision | u64 create revision | u64 version | u64 lease | value`.
+A record, as kept, stored and answered: `u64 mod revision | u64 create revision | u64 version | u64 lease | value`.
 A result: `u16 status | u8 reply flags | u8 0 | u32 0 | u64 revision`.
 """
 
@@ -16,7 +16,7 @@ from fastkv._core.buffer cimport WriteBuffer
 from fastkv._core.codes cimport (
     CommandFlag, ENTRY_HEADER_BYTES, FrameFlag, Kind, RECORD_HEADER_BYTES, RESULT_BYTES, Status,
 )
-from fastkv._core.cursor cimport load_u32, load_u64, store_u16, store_u32, store_u64
+from fastkv._core.cursor cimport load_u32, load_u64, store_u16, store_u64
 from fastkv._core.entry cimport Command, EntryBatch, parse_command
 from fastkv._core.memtable cimport (
     Memtable, Place, Record, Slot, compare_keys, record_bytes, slot_key, step_back, step_forward, visible,

@@ -18,11 +18,17 @@ from fastkv._core.ingress cimport Ingress
 from fastkv._core.replies cimport Outbox, Sink
 
 from fastkv._core.frames import FrameTooLarge
+from fastkv._core.replies import text_for
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* data, size_t nbytes, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+
+# Short questions may have long answers, so that one read of the socket can ask for gigabytes. Beyond this multiple of
+# `output_limit_bytes` unread answers, reads are refused; at the limit itself nothing more is taken from the socket.
+cdef Py_ssize_t UNREAD_FACTOR = 4
+
 
 cpdef enum Role:
     UNKNOWN = 0     # before HELLO
@@ -156,8 +162,14 @@ cdef class Connection(Sink):
         const uint8_t* head, Py_ssize_t head_bytes, const uint8_t* body, Py_ssize_t body_bytes,
     ) except -1:
         cdef uint8_t* at
+        cdef bytes text
         if self.transport is None:
             return 0                # whoever asked is gone
+        if status == Status.OK and (opcode == Opcode.GET or opcode == Opcode.SCAN) and (
+                self.unread_bytes() > UNREAD_FACTOR * self.output_limit_bytes):
+            text = text_for(Status.OVERLOADED)
+            return self.answer(
+                request_id, opcode, Status.OVERLOADED, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
         at = self.out.extend(FRAME_HEADER_BYTES + head_bytes + body_bytes)
         store_u32(at, <uint32_t>(head_bytes + body_bytes))
         at[4] = opcode
@@ -169,6 +181,13 @@ cdef class Connection(Sink):
         if body_bytes:
             memcpy(at + FRAME_HEADER_BYTES + head_bytes, body, body_bytes)
         return self.touch()
+
+    cdef Py_ssize_t unread_bytes(self) except -1:
+        """How much is answered that the kernel has not taken yet."""
+        cdef Py_ssize_t nbytes = self.out.length
+        if self.queued:
+            nbytes += <Py_ssize_t>self.transport.get_write_buffer_size()
+        return nbytes
 
     cdef int flush(self) except -1:
         cdef ssize_t sent = 0

@@ -31,6 +31,8 @@ cdef class Ingress:
     cdef int wake(self) except -1
     cdef int refuse(self, Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1
     # Take one request. A request that is wrong in itself is answered on the spot. Bodies are copied.
-    cdef int write(self, Sink sink, uint64_t request_id, uint8_t opcode, const uint8_t* body, Py_ssize_t nbytes) except -1
+    cdef int write(
+        self, Sink sink, uint64_t request_id, uint8_t opcode, const uint8_t* body, Py_ssize_t nbytes,
+    ) except -1
     cdef int read(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1
     cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1

@@ -6,7 +6,7 @@ the node runs, it takes both batches and everything that arrives from then on op
 of group commit: no timer, and nothing allocated for an operation.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from fastkv._core.apply cimport Table
 from fastkv._core.buffer cimport WriteBuffer

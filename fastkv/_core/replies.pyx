@@ -61,7 +61,9 @@ cdef class Sink:
             self.outbox.mark(self)
         return 0
 
-    def reply(self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, const uint8_t[::1] body not None):
+    def reply(
+        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, const uint8_t[::1] body not None,
+    ):
         """Answer one request from Python: what is not on the hot path."""
         if body.shape[0]:
             self.answer(request_id, opcode, status, flags, NULL, 0, &body[0], body.shape[0])

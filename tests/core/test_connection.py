@@ -1,0 +1,433 @@
+"""The compiled connection, over real sockets: however the bytes arrive, each request is answered once and in its id."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+
+from fastkv._core.codes import Kind, Opcode, Status
+from fastkv._core.connection import Role
+from fastkv._core.entry import encode_command
+from fastkv._core.frames import encode_frame
+from tests.core.tcp import FRAME_LIMIT, HELLO_LIMIT, OUTPUT_LIMIT, Answer, Client, run, serving
+
+RESPONSE = 0x80
+
+
+def get(request_id: int, key: bytes) -> bytes:
+    return encode_frame(Opcode.GET, 0, 0, request_id, struct.pack("<BBH", 0, 0, len(key)) + key)
+
+
+def put(request_id: int, key: bytes, value: bytes = b"") -> bytes:
+    return encode_frame(Opcode.PUT, 0, 0, request_id, encode_command(Kind.ENTRY_PUT, key, value))
+
+
+def delete(request_id: int, key: bytes) -> bytes:
+    return encode_frame(Opcode.DELETE, 0, 0, request_id, encode_command(Kind.ENTRY_DELETE, key))
+
+
+def ping(request_id: int, body: bytes = b"") -> bytes:
+    return encode_frame(Opcode.PING, 0, 0, request_id, body)
+
+
+HELLO = encode_frame(Opcode.HELLO, 0, 0, 1, b"client")
+WELCOME = Answer(Opcode.HELLO, RESPONSE, Status.OK, 1, b"welcome")
+
+
+def record(mod_revision: int, create_revision: int, version: int, value: bytes) -> bytes:
+    return struct.pack("<QQQQ", mod_revision, create_revision, version, 0) + value
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------
+
+CONVERSATION = HELLO + put(2, b"k", b"v") + get(3, b"k") + ping(4, b"hi") + delete(5, b"k") + get(6, b"k")
+
+
+@pytest.mark.parametrize("at", range(1, len(CONVERSATION)))
+def test_a_conversation_cut_anywhere(at: int) -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = server.connect()
+            await client.send(CONVERSATION[:at])
+            await server.until(lambda: len(server.connections) == 1)
+            for _ in range(3):  # turns of the loop, in which the first part is received
+                await asyncio.sleep(0)
+            await client.send(CONVERSATION[at:])
+            answers = await client.answers(6)
+            # Reads of one turn are served after its writes: what they find depends on where the cut is.
+            assert sorted(answer.request_id for answer in answers) == [1, 2, 3, 4, 5, 6]
+            by_id = {answer.request_id: answer for answer in answers}
+            assert by_id[1] == WELCOME
+            assert by_id[2] == Answer(Opcode.PUT, RESPONSE | 1, Status.OK, 2, (1).to_bytes(8, "little"))
+            assert by_id[4] == Answer(Opcode.PING, RESPONSE, Status.OK, 4, b"hi")
+            assert by_id[5] == Answer(Opcode.DELETE, RESPONSE, Status.OK, 5, (2).to_bytes(8, "little"))
+            assert by_id[6] == Answer(Opcode.GET, RESPONSE, Status.KEY_NOT_FOUND, 6, b"")
+
+    run(scenario)
+
+
+def test_byte_by_byte() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = server.connect()
+            for at in range(len(CONVERSATION)):
+                await client.send(CONVERSATION[at : at + 1])
+                await asyncio.sleep(0)
+            assert sorted(answer.request_id for answer in await client.answers(6)) == [1, 2, 3, 4, 5, 6]
+
+    run(scenario)
+
+
+def test_many_frames_of_one_read_are_one_batch_and_one_send() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            server.turns.clear()
+            client.reads = 0
+            await client.send(b"".join(put(number, b"%03d" % number, b"v") for number in range(500)))
+            answers = await client.answers(500)
+            assert [answer.request_id for answer in answers] == list(range(500))
+            assert [int.from_bytes(answer.body, "little") for answer in answers] == list(range(1, 501))
+            assert sum(writes for writes, _ in server.turns) == 500
+            assert len(server.turns) <= 3
+            assert client.reads <= 3
+            await client.send(b"".join(get(number, b"%03d" % number) for number in range(500)))
+            answers = await client.answers(500)
+            assert [answer.body for answer in answers] == [record(n + 1, n + 1, 1, b"v") for n in range(500)]
+
+    run(scenario)
+
+
+def test_a_frame_longer_than_any_read() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            value = bytes(range(250)) * 800
+            await asyncio.gather(client.send(put(7, b"k", value) + get(8, b"k")), asyncio.sleep(0))
+            assert (await client.answer()).request_id == 7
+            assert await client.answer() == Answer(Opcode.GET, RESPONSE, Status.OK, 8, record(1, 1, 1, value))
+
+    run(scenario)
+
+
+def test_connections_do_not_hear_each_others_answers() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            clients = [await server.client() for _ in range(5)]
+            server.turns.clear()
+            for number, client in enumerate(clients):
+                await client.send(b"".join(put(100 * number + n, b"%d" % number) for n in range(20)))
+            for number, client in enumerate(clients):
+                answers = await client.answers(20)
+                assert [answer.request_id for answer in answers] == [100 * number + n for n in range(20)]
+
+    run(scenario)
+
+
+def test_what_is_wrong_in_itself_is_answered_and_the_connection_goes_on() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await client.send(encode_frame(Opcode.PUT, 0, 0, 2, b"") + encode_frame(Opcode.GET, 0, 0, 3, b"\0\0"))
+            assert [(a.request_id, a.code) for a in await client.answers(2)] == [
+                (2, Status.INVALID_REQUEST), (3, Status.INVALID_REQUEST)
+            ]  # fmt: skip
+            await client.send(encode_frame(Opcode.SCAN, 0, 0, 4, b"range") + encode_frame(0xEE, 0, 0, 5, b""))
+            assert [(a.request_id, a.opcode) for a in await client.answers(2)] == [(4, Opcode.SCAN), (5, 0xEE)]
+            assert server.requests == [(Opcode.SCAN, 4, b"range"), (0xEE, 5, b"")]
+            await client.send(encode_frame(Opcode.HELLO, 0, 0, 6, b"client"))  # twice: the owner's business
+            assert (await client.answer()).request_id == 6
+            assert server.breaches == []
+
+    run(scenario)
+
+
+# -- HELLO -----------------------------------------------------------------------------------------------------------
+
+
+def breach(answer: Answer) -> tuple[int, int, int, int]:
+    return answer.opcode, answer.flags, answer.code, answer.request_id
+
+
+def broken_by(data: bytes, *, after_hello: bool, status: int, text: str) -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client() if after_hello else server.connect()
+            await client.send(data)
+            answer = await client.answer()
+            assert breach(answer) == (Opcode.ERROR, RESPONSE, status, 0)
+            assert text in answer.body.decode()
+            assert await client.closed()
+            await server.until(lambda: len(server.lost) == 1)
+            assert [code for code, _ in server.breaches] == [status]
+            assert server.connections[0].role == Role.CLOSING
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.GET, Opcode.PUT, Opcode.SCAN, Opcode.RAFT, Opcode.ERROR, 0, 255])
+def test_the_first_frame_is_a_hello(opcode: int) -> None:
+    data = encode_frame(opcode, 0, 0, 9, b"") + HELLO
+    broken_by(data, after_hello=False, status=Status.UNAUTHENTICATED, text="the first frame of a connection is HELLO")
+
+
+def test_the_owner_may_refuse() -> None:
+    data = encode_frame(Opcode.HELLO, 0, 0, 9, b"stranger") + put(2, b"k")
+    broken_by(data, after_hello=False, status=Status.UNAUTHENTICATED, text="who are you?")
+
+
+def test_a_ping_needs_no_hello() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = server.connect()
+            await client.send(ping(7, b"anybody there?"))
+            assert await client.answer() == Answer(Opcode.PING, RESPONSE, Status.OK, 7, b"anybody there?")
+            await client.send(HELLO)
+            assert await client.answer() == WELCOME
+
+    run(scenario)
+
+
+def header(nbytes: int, opcode: int = Opcode.PUT) -> bytes:
+    return struct.pack("<IBBHQ", nbytes, opcode, 0, 0, 5)
+
+
+@pytest.mark.parametrize("nbytes", [HELLO_LIMIT + 1, 2**32 - 1])
+def test_a_frame_too_large_before_hello(nbytes: int) -> None:
+    text = f"a frame of {nbytes} bytes is over the limit of {HELLO_LIMIT}"
+    broken_by(header(nbytes), after_hello=False, status=Status.FRAME_TOO_LARGE, text=text)
+
+
+@pytest.mark.parametrize("nbytes", [FRAME_LIMIT + 1, 2**32 - 1])
+def test_a_frame_too_large_after_hello(nbytes: int) -> None:
+    text = f"a frame of {nbytes} bytes is over the limit of {FRAME_LIMIT}"
+    broken_by(header(nbytes) + bytes(1000), after_hello=True, status=Status.FRAME_TOO_LARGE, text=text)
+
+
+def test_what_was_asked_before_the_breach_is_still_done() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await client.send(put(2, b"k", b"v") + header(FRAME_LIMIT + 1) + put(3, b"l", b"v"))
+            answers = []
+            while len(answers) < 2 and not (answers and answers[-1].opcode == Opcode.ERROR):
+                answers.append(await client.answer())
+            assert breach(answers[-1]) == (Opcode.ERROR, RESPONSE, Status.FRAME_TOO_LARGE, 0)
+            await server.until(lambda: len(server.lost) == 1)
+            assert server.table.get(b"k") is not None
+            assert server.table.get(b"l") is None
+
+    run(scenario)
+
+
+def test_the_limit_of_the_role_holds_for_what_came_with_the_hello() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = server.connect()
+            await client.send(HELLO + put(2, b"k", bytes(HELLO_LIMIT * 10)))
+            assert [answer.request_id for answer in await client.answers(2)] == [1, 2]
+
+    run(scenario)
+
+
+def test_peers_speak_to_the_owner() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            peer = server.connect()
+            await peer.send(
+                encode_frame(Opcode.HELLO, 0, 0, 1, b"peer node-2")
+                + encode_frame(Opcode.RAFT, 0, 3, 4, b"vote")
+                + encode_frame(Opcode.PUT, 0, 0, 5, b"not a client's")
+                + encode_frame(Opcode.PING, 0, 0, 6, b"")
+            )
+            await server.until(lambda: len(server.peer_frames) == 3)
+            assert server.peer_frames == [
+                ("node-2", Opcode.RAFT, 3, 4, b"vote"),
+                ("node-2", Opcode.PUT, 0, 5, b"not a client's"),
+                ("node-2", Opcode.PING, 0, 6, b""),
+            ]
+            assert (server.connections[0].role, server.connections[0].peer_id) == (Role.PEER, "node-2")
+            assert server.ingress.take_writes() is None
+
+    run(scenario)
+
+
+# -- slow readers and sudden ends ------------------------------------------------------------------------------------
+
+
+REFUSALS_OF_A_TURN = 32 * 65536 // len(get(1, b"k")) * 120
+"""The loop reads up to 32 times 64 KiB before it has its turn; a refusal is an answer too, of little over 100 bytes."""
+
+
+async def fill(client: Client, value: bytes) -> None:
+    await client.send(put(1, b"k", value))
+    await client.answer()
+
+
+async def pour(client: Client, request: bytes, times: int) -> int:
+    """Send without reading until the server takes no more; how often `request` was sent whole."""
+    sent = 0
+    try:
+        for _ in range(times):
+            async with asyncio.timeout(0.5):
+                await client.send(request)
+            sent += 1
+    except TimeoutError:
+        pass
+    return sent
+
+
+def test_a_slow_reader_is_read_no_more_and_memory_stays_bounded() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            slow, other = await server.client(), await server.client()
+            await fill(slow, bytes(20_000))
+            burst = b"".join(get(number, b"k") for number in range(100))
+            sent = await pour(slow, burst, 20_000)
+            assert sent < 20_000  # the kernel's buffers are full: the server has stopped reading
+            transport = server.connections[0].transport_seen
+            held = transport.get_write_buffer_size()
+            assert OUTPUT_LIMIT < held < 5 * OUTPUT_LIMIT + REFUSALS_OF_A_TURN
+            await other.send(ping(5))  # nobody else is kept waiting
+            assert (await other.answer()).request_id == 5
+            turns = len(server.turns)
+            await asyncio.sleep(0.05)
+            assert transport.get_write_buffer_size() == held
+            assert len(server.turns) == turns
+            answers = await slow.answers(100 * sent)  # it reads at last: everything is there, and in order
+            assert [answer.request_id for answer in answers] == list(range(100)) * sent
+            assert {answer.code for answer in answers} <= {Status.OK, Status.OVERLOADED}
+            await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_one_read_full_of_questions_does_not_fill_the_memory() -> None:
+    """Short questions with long answers: what does not fit is refused, in its place, and nothing else suffers."""
+
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await fill(client, bytes(190_000))
+            count = 2000
+            await client.send(b"".join(get(number, b"k") for number in range(count)) + put(count, b"l"))
+            await server.until_turned()
+            assert server.connections[0].transport_seen.get_write_buffer_size() < 5 * OUTPUT_LIMIT
+            answers = await client.answers(count + 1)
+            codes = {answer.request_id: answer.code for answer in answers}
+            assert {codes[0], codes[1]} == {Status.OK}
+            assert set(codes.values()) == {Status.OK, Status.OVERLOADED}
+            assert codes[count] == Status.OK  # what was done is never refused
+            await client.send(get(9, b"k"))
+            assert (await client.answer()).code == Status.OK
+
+    run(scenario)
+
+
+def test_a_reset_in_the_middle_of_answers() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            rude, other = await server.client(), await server.client()
+            await fill(rude, bytes(20_000))
+            await rude.send(b"".join(get(number, b"k") for number in range(500)))
+            await rude.answers(3)
+            rude.reset()
+            await server.until(lambda: len(server.lost) == 1)
+            await other.send(put(5, b"k"))
+            assert (await other.answer()).request_id == 5
+
+    run(scenario)
+
+
+def test_a_client_that_is_gone_before_its_answer() -> None:
+    """The node answers into a connection that no longer is; the batch's other clients get theirs."""
+
+    async def scenario() -> None:
+        async with serving() as server:
+            gone, other = await server.client(), await server.client()
+            server.paused = True
+            await gone.send(put(1, b"k", b"v"))
+            await other.send(put(2, b"l", b"v"))
+            await asyncio.sleep(0.05)
+            gone.reset()
+            await server.until(lambda: len(server.lost) == 1)
+            server.paused = False
+            server.pump()
+            assert (await other.answer()).request_id == 2
+            assert server.turns[-1] == (2, 0)
+            assert server.table.get(b"k") is not None  # it was committed all the same
+
+    run(scenario)
+
+
+def test_breaking_off_sends_what_is_answered_first() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            connection = server.connections[0]
+            connection.reply(5, Opcode.SCAN, Status.OK, 0, b"page")
+            connection.break_off(Status.SHUTTING_DOWN, "good bye")
+            assert await client.answer() == Answer(Opcode.SCAN, RESPONSE, Status.OK, 5, b"page")
+            assert await client.answer() == Answer(Opcode.ERROR, RESPONSE, Status.SHUTTING_DOWN, 0, b"good bye")
+            assert await client.closed()
+            await server.until(lambda: server.lost == [connection])
+            connection.reply(6, Opcode.SCAN, Status.OK, 0, b"too late")  # harmless
+            connection.break_off(Status.SHUTTING_DOWN, "again")
+            connection.close()
+            connection.abort()
+            server.outbox.flush()
+            assert server.lost == [connection]
+
+    run(scenario)
+
+
+def test_closing_sends_all_that_a_slow_reader_has_not_read_yet() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await fill(client, bytes(100_000))
+            server.connections[0].reply(7, Opcode.SCAN, Status.OK, 0, bytes(8 << 20))
+            server.connections[0].close()
+            assert len((await client.answer()).body) == 8 << 20
+            assert await client.closed()
+
+    run(scenario)
+
+
+def test_nothing_is_read_after_closing() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            server.connections[0].close()
+            await client.send(put(8, b"l"))
+            await server.until(lambda: len(server.lost) == 1)
+            assert server.ingress.take_writes() is None
+            assert server.table.get(b"l") is None
+
+    run(scenario)
+
+
+def test_aborting_is_at_once() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            server.connections[0].reply(7, Opcode.SCAN, Status.OK, 0, b"never sent")
+            server.connections[0].abort()
+            assert await client.closed()
+            await server.until(lambda: len(server.lost) == 1)
+            server.outbox.flush()
+
+    run(scenario)
+
+
+def test_a_client_that_says_nothing_more_is_let_go() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            client.socket.shutdown(1)
+            assert await client.closed()
+            await server.until(lambda: len(server.lost) == 1)
+
+    run(scenario)
