@@ -15,7 +15,6 @@ from fastkv._core.append import fill
 from fastkv.log_types import Segment
 from fastkv.raft.types import require
 
-
 READ_BYTES = 16 << 20
 """How much of evicted entries is read at a time."""
 
