@@ -61,10 +61,10 @@ def test_nothing_is_due_where_nothing_was_applied() -> None:
 
 
 def test_due_for_the_memtables_size() -> None:
-    harness = Harness(memtable_bytes=50_000)
+    harness = Harness(memtable_bytes=500_000)
     harness.fill(b"a")
     assert not harness.machine.checkpoint_due
-    harness.apply(put(b"b", bytes(50_000)))
+    harness.apply(put(b"b", bytes(500_000)))
     assert harness.machine.checkpoint_due
 
 
@@ -223,12 +223,12 @@ def test_any_other_error_stops_the_node_at_the_next_tick() -> None:
 
 
 def test_over_the_limit_while_checkpoints_do_not_keep_up() -> None:
-    harness = Harness(memtable_bytes=10_000, retry_ticks=1)
-    harness.apply(put(b"a", bytes(10_000)))
+    harness = Harness(memtable_bytes=1_000_000, retry_ticks=1)
+    harness.apply(put(b"a", bytes(1_000_000)))
     harness.machine.start_checkpoint()
-    harness.apply(put(b"b", bytes(HARD_LIMIT * 10_000 - 5_000)))
+    harness.apply(put(b"b", bytes(HARD_LIMIT * 1_000_000 - 100_000)))
     assert not harness.machine.over_limit
-    harness.apply(put(b"c", bytes(5_000)))
+    harness.apply(put(b"c", bytes(100_000)))
     assert harness.machine.over_limit
     harness.store.fail(StoreFull("no room"))
     assert harness.machine.over_limit
