@@ -14,8 +14,18 @@ cdef Py_ssize_t CHUNK_BYTES = 1 << 18
 cdef Py_ssize_t LEAF_BYTES = sizeof(Node) - FANOUT * sizeof(Node*)        # `children` is the last member
 cdef uint64_t NO_REVISION_LIMIT = <uint64_t>-1
 cdef size_t FIRST_PLACES = 1024
-cdef uint64_t HASH_FACTOR = 0x9E3779B97F4A7C15         # 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4)
+# Drawn by each process.
 cdef uint64_t HASH_SEED = int.from_bytes(os.urandom(8), "little")
+cdef uint64_t HASH_FACTOR = int.from_bytes(os.urandom(8), "little") | 1 << 63 | 1
+
+cdef extern from *:
+    """
+    static inline uint64_t fastkv_folded_product(uint64_t a, uint64_t b) {
+        unsigned __int128 product = (unsigned __int128)a * b;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    }
+    """
+    uint64_t folded_product "fastkv_folded_product"(uint64_t a, uint64_t b) noexcept nogil
 
 
 cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_ssize_t b_len) noexcept nogil:
@@ -26,16 +36,18 @@ cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_s
 
 
 cdef inline uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
-    """Spreads keys over the index. Seeded, so that nobody outside can choose keys that fall on one place."""
+    """Spreads keys over the index, so that nobody outside can choose keys that fall on one place.
+
+    Each step folds the upper half of a product with a secret factor into the lower half (as in Wang Yi's wyhash). A
+    product without its upper half would not do: it carries a change of the top bit nowhere, whatever the factor.
+    """
     cdef uint64_t mixed = HASH_SEED ^ <uint64_t>key_len, rest = 0
     while key_len >= 8:
-        mixed = (mixed ^ load_u64(key)) * HASH_FACTOR
-        mixed ^= mixed >> 32
+        mixed = folded_product(mixed ^ load_u64(key), HASH_FACTOR)
         key += 8
         key_len -= 8
     memcpy(&rest, key, key_len)
-    mixed = (mixed ^ rest) * HASH_FACTOR
-    return <uint32_t>(mixed >> 32)
+    return <uint32_t>folded_product(mixed ^ rest, HASH_FACTOR)
 
 
 cdef inline uint64_t prefix_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:

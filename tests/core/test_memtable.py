@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import struct
+import time
 import tracemalloc
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -119,7 +121,7 @@ def test_memory_is_counted_as_it_is_taken() -> None:
     for number in range(200):
         table.write(b"key-%d" % number, record(bytes(1000)), number + 1)
         sizes.append(table.nbytes)
-    assert all(1032 <= after - before <= 2500 for before, after in pairwise(sizes))
+    assert all(1032 <= after - before <= 2500 for before, after in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("value_bytes", [100, 5_000, 70_000, 300_000])
@@ -149,3 +151,32 @@ def test_nonsense_is_refused(key: bytes, content: bytes) -> None:
         table.write(key, content, 1)
     assert len(table) == 0
     assert table.read(b"") == (False, None)
+
+
+# -- hostile keys ----------------------------------------------------------------------------------------------------
+
+
+def write_time_s(named: list[bytes]) -> float:
+    """The best of three, so that a busy machine does not count."""
+    best = float("inf")
+    for _ in range(3):
+        table = Memtable()
+        content = record(b"")
+        begin = time.perf_counter()
+        for revision, key in enumerate(named, 1):
+            table.write(key, content, revision)
+        best = min(best, time.perf_counter() - begin)
+        assert len(table) == len(named)
+    return best
+
+
+def test_nobody_can_choose_keys_that_are_slow_to_find() -> None:
+    """A multiplication carries a change of the top bit nowhere but to the top bit, whatever the seed: where a hash is
+    made of multiplications alone, the next eight bytes can undo it, and each such pair of blocks doubles the keys that
+    fall on one place.
+    """
+    unchanged, changed = bytes(16), struct.pack("<QQ", 1 << 63, 1 << 63 | 1 << 31)
+    hostile = [b"".join(blocks) for blocks in itertools.product([unchanged, changed], repeat=13)]
+    rng = random.Random(1)
+    harmless = sorted(rng.randbytes(len(hostile[0])) for _ in hostile)
+    assert write_time_s(sorted(hostile)) < 8 * write_time_s(harmless)
