@@ -15,7 +15,7 @@ from fastkv._core.apply import Table, TableSnapshot
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.memtable import Memtable
 from fastkv.kv.snapshots import HeldSnapshots, decode_cursor, encode_cursor
-from fastkv.kv.store import Store, StoreFull, StoreMeta
+from fastkv.kv.store import Store, StoreFull, StoreMeta, StorePinned
 from fastkv.log_types import Segment
 
 HARD_LIMIT = 4
@@ -191,6 +191,9 @@ class StateMachine:
             self.checkpoints += 1
         elif isinstance(error, StoreFull):
             self._retry_in = self._retry_ticks      # what was frozen is still served from, and tried again
+            if isinstance(error, StorePinned) and self.over_limit:
+                self.held.close()                   # listings may begin again; writes have nowhere else to go
+                self._retry_in = 0
         else:
             self._fatal = error                     # the disk cannot be trusted: the next tick stops the node
 

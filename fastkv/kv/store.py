@@ -21,6 +21,10 @@ class StoreFull(Exception):
     """There is no room for a checkpoint now. Nothing was changed; later it may work."""
 
 
+class StorePinned(StoreFull):
+    """There is no room for a checkpoint until the open views are closed."""
+
+
 class StoreView(Protocol):
     """The store at one moment, for as long as the view is open."""
 

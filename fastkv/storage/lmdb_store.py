@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 import queue
 import struct
@@ -23,7 +24,8 @@ from pathlib import Path
 import lmdb
 
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.kv.store import StoreFull, StoreMeta, StorePinned
+from fastkv.storage.wal_recovery import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class LmdbStore:
             self.data = self._environment.open_db(b"data")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(f"{cluster}\0{node_id}".encode())
+            sync_directory(path)        # LMDB syncs its file, not the file's name
         except BaseException as error:
             self._environment.close()
             if isinstance(error, lmdb.Error):
@@ -172,19 +175,24 @@ class LmdbStore:
 
     def checkpoint(self, items: Items, meta: StoreMeta, done: Done) -> None:
         """Write changes and `meta` in one durable transaction, on the checkpoint thread; see `kv.store.Store`."""
-        if self._wanted_map_bytes > self._environment.info()["map_size"] and not self._grow():
-            done(StoreFull("the store's map has to grow, and listings hold it open; they expire"))
-            return
+        if self._wanted_map_bytes > self._environment.info()["map_size"]:
+            try:
+                self._grow()
+            except StoreFull as full:
+                done(full)
+                return
         self._jobs.put((items, meta, done))
 
-    def _grow(self) -> bool:
+    def _grow(self) -> None:
+        """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
         if self._views:
-            return False
+            raise StorePinned("the store's map has to grow, and listings hold it open; they expire")
+        if not can_map(self._wanted_map_bytes):
+            raise StoreFull(f"the store's map has to grow, and there is no room for {self._wanted_map_bytes} addresses")
         self._reader.abort()
         self._environment.set_mapsize(self._wanted_map_bytes)
         self._reader = self._environment.begin(db=self.data)
         log.info("the store's map has grown to %d bytes", self._wanted_map_bytes)
-        return True
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -265,6 +273,18 @@ def decode_meta(stored: bytes, path: Path) -> StoreMeta:
     if version != FORMAT:
         raise StorageError(f"the store in {path} has format {version}; this version of fastkv reads format {FORMAT}")
     return StoreMeta(applied_index, applied_term, revision, key_count)
+
+
+def can_map(nbytes: int) -> bool:
+    """Whether the process has so many addresses left (`ulimit -v`).
+
+    LMDB gives up its old map before it asks for a larger one; an environment without a map cannot be used again.
+    """
+    try:
+        mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def is_no_space(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from fastkv._core.apply import CorruptEntry
 from fastkv._core.codes import Kind
 from fastkv.kv.state import HARD_LIMIT
-from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.kv.store import StoreFull, StoreMeta, StorePinned
 from tests.kv.machine import Harness, delete, put, segment
 from tests.reference.state_machine import State
 
@@ -237,3 +237,22 @@ def test_over_the_limit_while_checkpoints_do_not_keep_up() -> None:
     assert harness.machine.over_limit  # what came after still waits for its own
     harness.machine.start_checkpoint()
     assert not harness.machine.over_limit
+
+
+@pytest.mark.parametrize(
+    ("error", "written_bytes", "listings"),
+    [
+        (StorePinned("listings hold it open"), HARD_LIMIT * 10_000, 0),
+        (StorePinned("listings hold it open"), 10, 1),  # there is time: they end or expire
+        (StoreFull("no room"), HARD_LIMIT * 10_000, 1),  # their end would not help
+    ],
+)
+def test_listings_give_way_to_writes_only_where_that_helps(error: StoreFull, written_bytes: int, listings: int) -> None:
+    harness = Harness(memtable_bytes=10_000, retry_ticks=10)
+    harness.fill(b"a", b"b")
+    assert harness.scan(limit=1).cursor
+    harness.machine.start_checkpoint()
+    harness.apply(put(b"c", bytes(written_bytes)))
+    harness.store.fail(error)
+    assert len(harness.machine.held) == listings
+    assert harness.machine.checkpoint_due is (listings == 0)  # then there is nothing to wait for

@@ -152,6 +152,38 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
         assert opened.store.meta.applied_index == 2
 
 
+CRAMPED = """
+import pathlib, resource, sys
+from fastkv.kv.store import StoreFull, StoreMeta
+from tests.storage.stores import Opened
+
+with Opened(pathlib.Path(sys.argv[1]), map_bytes=1 << 24) as opened:
+    opened.write({b"kept": b"1"}, 1)
+    changes = {b"%05d" % number: bytes(1000) for number in range(20_000)}
+    assert "grows to 33554432 bytes" in str(opened.checkpoint(changes, StoreMeta(2)))
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), hard))
+    for _ in range(2):
+        error = opened.checkpoint(changes, StoreMeta(2))
+        assert isinstance(error, StoreFull) and "33554432 addresses" in str(error), repr(error)
+        assert opened.store.get(b"kept") == b"1"
+        assert opened.contents() == {b"kept": b"1"}
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    opened.write(changes, 2)
+    assert opened.contents() == {**changes, b"kept": b"1"}
+"""
+
+
+def test_a_map_that_cannot_grow_is_kept(tmp_path: Path) -> None:
+    """LMDB lets go of the old map first: to find out there that the new one does not fit would be too late."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRAMPED, str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_a_store_may_be_opened_before_its_first_checkpoint(tmp_path: Path) -> No
     Opened(tmp_path).store.close()
     with Opened(tmp_path) as opened:
         assert opened.store.meta == StoreMeta()
+
+
+def test_a_new_stores_name_is_durable_before_anything_counts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB syncs its file; after a power cut a file without a name in its directory would be gone all the same."""
+    synced: list[tuple[Path, bool]] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        synced.append((path, (tmp_path / "store" / "data.mdb").exists()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with Opened(tmp_path / "store"):
+        assert (tmp_path / "store", True) in synced
 
 
 @pytest.mark.parametrize(("cluster", "node_id"), [("c", "node-2"), ("other", "node-1"), ("c\0node", "1")])
