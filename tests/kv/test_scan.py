@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fastkv.errors import CursorExpired
@@ -22,7 +24,7 @@ def harness() -> Harness:
     return made
 
 
-def listing(harness: Harness, **question: object) -> list[Page]:
+def listing(harness: Harness, **question: Any) -> list[Page]:
     """All pages."""
     pages = [harness.scan(**question)]
     while pages[-1].cursor:
