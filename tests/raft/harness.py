@@ -1,0 +1,149 @@
+"""A few `Raft` objects, their disks and the messages between them, all in the hands of the test.
+
+Nothing happens by itself: a message is delivered, a disk is synced, a tick passes when the test says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+
+from fastkv._core.codes import Kind
+from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command
+from fastkv.log_types import HardState, Segment
+from fastkv.raft import Message, Raft, RaftConfig, RaftLog, Ready
+
+
+def batch(*keys: str) -> EntryBatch:
+    """One PUT for each key."""
+    builder = BatchBuilder()
+    for key in keys:
+        builder.append(Kind.ENTRY_PUT, encode_command(Kind.ENTRY_PUT, key.encode(), b""))
+    return builder.take()
+
+
+def run_of(first_index: int, term: int, count: int = 1) -> Segment:
+    """A segment of `count` no-ops."""
+    builder = BatchBuilder()
+    for _ in range(count):
+        builder.append(Kind.NOOP, b"")
+    return Segment(first_index, term, builder.take())
+
+
+def log_of(*terms: int) -> list[Segment]:
+    """A log whose entry `i` is of term `terms[i - 1]`, one entry a segment."""
+    return [run_of(index, term) for index, term in enumerate(terms, 1)]
+
+
+class NothingEvicted:
+    """A reader for logs that are all in memory."""
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[Segment]:
+        raise AssertionError(f"entries {first} to {last} are in memory")
+
+    def term_at(self, index: int) -> int:
+        raise AssertionError(f"entry {index} is in memory")
+
+
+class Disk:
+    """What a member has persisted, and what is under way to it."""
+
+    def __init__(self, hard_state: HardState | None = None, segments: Iterable[Segment] = ()) -> None:
+        self.hard_state = hard_state or HardState()
+        self.segments = list(segments)
+        self.under_way: list[Ready] = []
+
+    def write(self, ready: Ready) -> None:
+        """One write has arrived."""
+        self.hard_state = ready.hard_state or self.hard_state
+        for segment in ready.segments:
+            kept = [s for s in self.segments if s.first_index < segment.first_index]
+            if kept and kept[-1].last_index >= segment.first_index:
+                kept[-1] = kept[-1].slice(kept[-1].first_index, segment.first_index - 1)
+            self.segments = [*kept, segment]
+
+    def terms(self) -> list[int]:
+        return [segment.term for segment in self.segments for _ in range(segment.batch.count)]
+
+
+class Cluster:
+    """Members by name. `wire` holds what was sent and not yet delivered, in order."""
+
+    def __init__(self, *names: str, seed: int = 1, **settings: int | bool) -> None:
+        self.names = names
+        self.settings = settings
+        self.rng = random.Random(seed)
+        self.wire: list[Message] = []
+        self.disks = {name: Disk() for name in names}
+        self.rafts: dict[str, Raft] = {}
+        self.readies: dict[str, list[Ready]] = {name: [] for name in names}
+        self.applied: dict[str, int] = dict.fromkeys(names, 0)
+        for name in names:
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        """Start, or start again, from what is on the disk."""
+        disk = self.disks[name]
+        disk.under_way.clear()
+        config = RaftConfig(name, self.names, **self.settings)  # type: ignore[arg-type]
+        self.rafts[name] = Raft(config, disk.hard_state, RaftLog(0, 0, disk.segments, NothingEvicted()), self.rng)
+        self.applied[name] = 0
+
+    def settle(self, name: str) -> None:
+        """Carry out what a member has ready; its writes stay under way until `sync`."""
+        raft = self.rafts[name]
+        while raft.has_ready():
+            ready = raft.take_ready()
+            self.readies[name].append(ready)
+            self.wire += ready.send_now
+            self.disks[name].under_way.append(ready)
+            for segment in ready.committed:
+                assert segment.first_index == self.applied[name] + 1
+                self.applied[name] = segment.last_index
+                raft.applied(segment.last_index)
+
+    def sync(self, name: str, writes: int | None = None) -> None:
+        """The disk has the first `writes` writes (all of them by default): tell Raft, and send what waited."""
+        disk, raft = self.disks[name], self.rafts[name]
+        for _ in range(len(disk.under_way) if writes is None else writes):
+            ready = disk.under_way.pop(0)
+            disk.write(ready)
+            if ready.segments:
+                raft.persisted(ready.segments[-1].last_index, ready.segments[-1].term)
+            self.wire += ready.send_after_persist
+        self.settle(name)
+
+    def deliver(self, chosen: Callable[[Message], bool] = lambda message: True) -> list[Message]:
+        """Deliver the messages on the wire that are `chosen`; answers to them stay on the wire."""
+        now = [message for message in self.wire if chosen(message)]
+        self.wire = [message for message in self.wire if not chosen(message)]
+        for message in now:
+            self.rafts[message.to].step(message)
+            self.settle(message.to)
+        return now
+
+    def calm(self, *, without: Iterable[str] = ()) -> None:
+        """Deliver and sync until nothing moves; messages from and to `without` are lost."""
+        lost = set(without)
+        for _ in range(1000):
+            for name in self.names:
+                if name not in lost:
+                    self.settle(name)
+                    while self.disks[name].under_way:
+                        self.sync(name)
+            self.wire = [m for m in self.wire if m.frm not in lost and m.to not in lost]
+            if not self.wire:
+                return
+            self.deliver()
+        raise AssertionError("the messages never end")
+
+    def elect(self, name: str, *, without: Iterable[str] = ()) -> Raft:
+        """Make a member leader, by its campaign."""
+        self.rafts[name].campaign()
+        self.calm(without=without)
+        return self.rafts[name]
+
+    def ticks(self, name: str, count: int) -> None:
+        for _ in range(count):
+            self.rafts[name].tick()
+            self.settle(name)
