@@ -144,7 +144,7 @@ class Wal:
 
     def _recovered(self, found: Scan) -> Recovered:
         index = found.index
-        segments = list(found.tail)
+        segments = found.tail
         if not segments and index.last_index > index.base_index:
             segments = self.read(index.last_index, index.last_index, 0)     # consensus asks for the last entry first
         return Recovered(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
+from fastkv._core import wal_record
 from fastkv.log_types import HardState
 
 Buffer = bytes | bytearray | memoryview
@@ -23,16 +24,16 @@ Buffer = bytes | bytearray | memoryview
 MAGIC = b"fkvwal1\0"
 VERSION = 1
 
-ENTRIES = 1
+ENTRIES = wal_record.ENTRIES
 """A record whose payload is an `EntryBatch`: it cuts the log behind `first_index - 1` and appends to it."""
-STATE = 2
+STATE = wal_record.STATE
 """A record of term, vote and commit index, and of where the log ends."""
 
 SEGMENT_HEADER_BYTES = 64
-RECORD_HEADER_BYTES = 80
+RECORD_HEADER_BYTES = wal_record.RECORD_HEADER_BYTES
 ALIGNMENT = 8
 
-MAX_PAYLOAD_BYTES = 1 << 30
+MAX_PAYLOAD_BYTES = wal_record.MAX_PAYLOAD_BYTES
 """Of one record: far above any batch, and low enough that no length read from a disk can ask for much."""
 MAX_SEGMENT_BYTES = 1 << 32
 """An offset has 32 bits."""
@@ -41,9 +42,7 @@ MAX_VOTE_BYTES = 0xFFFF
 
 _SEGMENT_HEADER = struct.Struct("<8sIIQQQQQQ")
 _SEGMENT_CHECKED = SEGMENT_HEADER_BYTES - 8
-_RECORD_HEADER = struct.Struct("<IBBHQQIIQQQQQQ")
-_RECORD_BODY = struct.Struct("<IBBHQQIIQQQQQ")      # the header without its own checksum
-_RECORD_CHECKED = RECORD_HEADER_BYTES - 8
+_RECORD_HEADER = struct.Struct("<IBBHQQIIQQQQQ")     # without its own checksum
 _STATE = struct.Struct("<QQQQH")
 _CHECKSUM = struct.Struct("<Q")
 
@@ -101,19 +100,16 @@ def parse_segment_header(data: Buffer) -> SegmentHeader | None:
 
 
 class RecordHeader(NamedTuple):
-    """The 80 bytes before a payload, in the order of the format."""
+    """What stands before a payload, as `_core.wal_record` reads it."""
 
     length: int
     kind: int
-    reserved8: int
-    reserved16: int
     position: int
     """Where the record stands in the log."""
     first_index: int
     """Of the first entry; of a STATE record, the index that the next entry will have."""
     entry_count: int
     """Entries in the payload; 0 for STATE."""
-    reserved32: int
     term: int
     durable_position: int
     """Everything before this position was known to be durable when the record was encoded."""
@@ -153,7 +149,7 @@ def encode_record_header(
     salt: int,
 ) -> tuple[bytes, int]:
     """A record's header, and its chain for the record after it."""
-    body = _RECORD_BODY.pack(
+    body = _RECORD_HEADER.pack(
         payload_bytes,
         kind,
         0,
@@ -172,32 +168,10 @@ def encode_record_header(
     return body + _CHECKSUM.pack(chain), chain
 
 
-def parse_record(data: memoryview, offset: int, position: int, salt: int) -> RecordHeader | None:
-    """The record at `data[offset:]`, or None unless it is self-valid there, at `position` of the log.
-
-    Says nothing of the record before: compare `previous_chain` for that.
-    """
-    if len(data) - offset < RECORD_HEADER_BYTES:
-        return None
-    header = RecordHeader._make(_RECORD_HEADER.unpack_from(data, offset))
-    payload = offset + RECORD_HEADER_BYTES
-    # Everything is cheap until the position has matched, and the length is bounded before it is used.
-    if header.position != position or header.length > MAX_PAYLOAD_BYTES:
-        return None
-    end = payload + header.length
-    padded = end + padding_of(header.length)
-    if padded > len(data):
-        return None
-    if header.chain != xxh3_64_intdigest(data[offset : offset + _RECORD_CHECKED], salt):
-        return None
-    if header.payload_checksum != xxh3_64_intdigest(data[payload:end]) or any(data[end:padded]):
-        return None
-    if header.kind == ENTRIES:
-        # An entry has at least its own eight bytes of header.
-        sound = 0 < header.entry_count <= header.length // 8 and 0 < header.first_index < 1 << 63
-    else:
-        sound = header.kind == STATE and header.entry_count == 0
-    return header if sound and not (header.reserved8 or header.reserved16 or header.reserved32) else None
+def parse_record(data: Buffer, offset: int, position: int, salt: int) -> RecordHeader | None:
+    """The record at `data[offset:]`, or None unless it is self-valid there: see `_core.wal_record.parse_record`."""
+    fields = wal_record.parse_record(data, offset, position, salt)
+    return None if fields is None else RecordHeader._make(fields)
 
 
 class StateRecord(NamedTuple):

@@ -37,28 +37,24 @@ class LogIndex:
     def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
         self.base_index = base_index
         self.base_term = base_term
+        self.last_index = base_index
+        """The last entry; `base_index` when there is none."""
+        self.last_term = base_term
+        """The term of the last entry."""
         self._extents: list[Extent] = []
         self._firsts: list[int] = []        # first_index of each extent, for the bisection
-
-    @property
-    def last_index(self) -> int:
-        """The last entry; `base_index` when there is none."""
-        return self._extents[-1].last_index if self._extents else self.base_index
-
-    @property
-    def last_term(self) -> int:
-        """The term of the last entry."""
-        return self._extents[-1].term if self._extents else self.base_term
 
     def add(self, first_index: int, count: int, term: int, segment_id: int, start: int, end: int) -> None:
         """A record with entries from `first_index` on is at bytes `start` to `end`; what was there before is cut off.
 
         ValueError where the record would leave a gap, or goes back in term.
         """
-        self.cut(first_index - 1)
+        if first_index != self.last_index + 1:
+            self.cut(first_index - 1)
         if term < self.last_term:
             raise ValueError(f"entry {first_index} of term {term} follows one of term {self.last_term}")
-        last_index = first_index + count - 1
+        self.last_index = last_index = first_index + count - 1
+        self.last_term = term
         if self._extents:
             extent = self._extents[-1]
             if (
@@ -86,6 +82,8 @@ class LogIndex:
         if extents:
             extents[-1].last_index = last_index
             extents[-1].closed = True
+        self.last_index = last_index
+        self.last_term = extents[-1].term if extents else self.base_term
 
     def rebase(self, index: int, term: int) -> None:
         """Forget the entries up to `index`, which end an extent or come before the log."""
@@ -93,6 +91,8 @@ class LogIndex:
         del self._extents[:dropped]
         del self._firsts[:dropped]
         self.base_index, self.base_term = index, term
+        if not self._extents:
+            self.last_index, self.last_term = index, term
 
     def find(self, index: int) -> Extent:
         """The extent with the entry `index`. IndexError where there is none."""

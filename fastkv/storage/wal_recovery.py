@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
 
-from fastkv._core.entry import EntryBatch
+from fastkv._core import wal_record
 from fastkv.errors import DamagedLog, StorageError, WrongDirectory
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.wal_format import (
@@ -37,8 +36,10 @@ from fastkv.storage.wal_format import (
     parse_record,
     parse_segment_header,
     parse_state,
+    record_bytes,
 )
-from fastkv.storage.wal_index import LogIndex
+from fastkv.storage.wal_index import EXTENT_BYTES, LogIndex
+from fastkv.storage.wal_tail import Tail
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.wal")
 
@@ -74,7 +75,7 @@ class Scan:
 
     hard_state: HardState = field(default_factory=HardState)
     index: LogIndex = field(default_factory=LogIndex)
-    tail: deque[Segment] = field(default_factory=deque)
+    tail: list[Segment] = field(default_factory=list)
     """The newest entries, see `scan`."""
     found: list[FoundSegment] = field(default_factory=list)
     salt: int = 0
@@ -138,9 +139,7 @@ class _Follower:
     def __init__(self, identity: int, keep_above: int, keep_bytes: int) -> None:
         self.result = Scan()
         self._identity = identity
-        self._keep_above = keep_above
-        self._keep_bytes = keep_bytes
-        self._kept_bytes = 0
+        self._tail = Tail(keep_above, keep_bytes)
         self._commit = 0
 
     def follow(self, segment_id: int, path: Path, data: bytes) -> bool:
@@ -164,15 +163,37 @@ class _Follower:
                 raise _damaged_start(path, offset)
             return False
         while record is not None:
+            end = offset + record_bytes(record.length)
             try:
-                self._take(segment_id, path, record, view[offset + RECORD_HEADER_BYTES :][: record.length])
+                self._take(segment_id, path, record, offset, end, view)
             except (ValueError, IndexError) as error:
                 # The chain vouches for it, so this is no torn write.
                 what = f"{path}: the record at byte {offset} contradicts those before it ({error})"
                 raise DamagedLog(advice(what)) from error
-            offset = record.end_offset
+            offset = end if record.kind == STATE else self._follow_run(segment_id, record, offset, end, data)
             record = self._next_record(view, segment_id, offset)
         return True
+
+    def _follow_run(self, segment_id: int, record: RecordHeader, begin: int, start: int, data: bytes) -> int:
+        """Take the records that only go on where `record` ended, as far as an extent goes. Where the next begins."""
+        result, last_index = self.result, record.last_index
+        end, run_index, chain, durable_position, commit, payload = wal_record.follow_run(
+            data,
+            start,
+            log_position(segment_id, start),
+            result.salt,
+            record.chain,
+            last_index,
+            record.term,
+            max_bytes=EXTENT_BYTES - (start - begin),
+        )
+        if end > start:
+            count = run_index - last_index
+            result.index.add(last_index + 1, count, record.term, segment_id, start, end)
+            self._tail.add(last_index + 1, count, record.term, payload)
+            result.chain, result.end, result.durable_position = chain, log_position(segment_id, end), durable_position
+            self._commit = commit
+        return end
 
     def _check_header(self, path: Path, segment_id: int, header: SegmentHeader) -> None:
         if header.version != VERSION:
@@ -188,20 +209,23 @@ class _Follower:
         record = parse_record(view, offset, log_position(segment_id, offset), self.result.salt)
         return record if record is not None and record.previous_chain == self.result.chain else None
 
-    def _take(self, segment_id: int, path: Path, record: RecordHeader, payload: memoryview) -> None:
-        result = self.result
+    def _take(
+        self, segment_id: int, path: Path, record: RecordHeader, start: int, end: int, view: memoryview
+    ) -> None:
+        result, first = self.result, record.first_index
+        payload = view[start + RECORD_HEADER_BYTES :][: record.length]
         if record.kind == STATE:
             self._take_state(segment_id, path, parse_state(payload))
         else:
-            start = record.position & 0xFFFF_FFFF
-            result.index.add(
-                record.first_index, record.entry_count, record.term, segment_id, start, record.end_offset
-            )
-            self._keep(record, payload)
+            if first <= result.index.last_index:
+                self._tail.cut(first - 1)
+            result.index.add(first, record.entry_count, record.term, segment_id, start, end)
+            self._tail.add(first, record.entry_count, record.term, bytes(payload))
         result.chain = record.chain
-        result.end = record.end
-        result.durable_position = max(result.durable_position, record.durable_position)
-        self._commit = max(self._commit, record.commit)
+        result.end = log_position(segment_id, end)
+        # Neither falls in a log that this node wrote, and nothing depends on it.
+        result.durable_position = record.durable_position
+        self._commit = record.commit
 
     def _take_state(self, segment_id: int, path: Path, state: StateRecord) -> None:
         result = self.result
@@ -213,32 +237,18 @@ class _Follower:
             raise ValueError(f"entry {state.end_index} is not of term {state.end_term}")
         if not result.found or result.found[-1].segment_id != segment_id:
             result.found.append(FoundSegment(segment_id, path, state.end_index, state.end_term))
-        result.index.cut(state.end_index)
-        self._drop_above(state.end_index)
+        if state.end_index < result.index.last_index:
+            result.index.cut(state.end_index)
+            self._tail.cut(state.end_index)
         result.hard_state = state.hard_state
-
-    def _keep(self, record: RecordHeader, payload: memoryview) -> None:
-        tail = self.result.tail
-        self._drop_above(record.first_index - 1)
-        if record.last_index > self._keep_above:
-            batch = EntryBatch(bytes(payload), record.entry_count, record.payload_checksum)
-            tail.append(Segment(record.first_index, record.term, batch))
-            self._kept_bytes += record.length
-        while self._kept_bytes > self._keep_bytes and len(tail) > 1:
-            self._kept_bytes -= tail.popleft().nbytes
-
-    def _drop_above(self, last_index: int) -> None:
-        tail = self.result.tail
-        while tail and tail[-1].last_index > last_index:
-            segment = tail.pop()
-            self._kept_bytes -= segment.nbytes
-            if segment.first_index <= last_index:
-                tail.append(segment.slice(segment.first_index, last_index))
-                self._kept_bytes += tail[-1].nbytes
 
     def finish(self) -> Scan:
         """What was found; the commit index, a hint, kept within the log."""
         result = self.result
+        try:
+            result.tail = self._tail.segments()
+        except ValueError as error:
+            raise DamagedLog(advice(f"{result.found[-1].path}: {error}")) from error
         commit = max(result.index.base_index, min(self._commit, result.index.last_index))
         result.hard_state = result.hard_state._replace(commit=commit)
         return result

@@ -105,6 +105,27 @@ def read_segment(log: Log, path: Path, data: bytes, segment_id: int, salt: int) 
     expect(not any(data[offset:]), f"{path}: something follows the last record, which ends at byte {offset}")
 
 
+def record_at(data: bytes, offset: int, position: int, salt: int) -> tuple[int, ...] | None:
+    """The fields of a self-valid record, or None: what `_core.wal_record.parse_record` answers."""
+    if offset < 0 or len(data) < offset + 80:
+        return None
+    fields = struct.unpack_from("<IBBHQQIIQQQQQQ", data, offset)
+    length, kind, zero8, zero16, at, first_index, count, zero32, *_, payload_checksum, _, chain = fields
+    end = offset + 80 + length + -length % 8
+    payload = data[offset + 80 : offset + 80 + length]
+    sound = (
+        at == position
+        and length <= 2**30
+        and end <= len(data)
+        and chain == xxh3_64_intdigest(data[offset : offset + 72], seed=salt)
+        and payload_checksum == xxh3_64_intdigest(payload)
+        and not any(data[offset + 80 + length : end])
+        and zero8 == zero16 == zero32 == 0
+        and ((kind == 1 and 1 <= count <= length // 8 and 0 < first_index < 2**63) or (kind == 2 and count == 0))
+    )
+    return (length, kind, at, first_index, count, *fields[8:]) if sound else None
+
+
 def read_state(log: Log, payload: bytes, where: str, first_index: int, term: int, *, begins: bool) -> None:
     """A STATE record."""
     log.term, _, end_index, end_term, vote_bytes = struct.unpack_from("<QQQQH", payload)

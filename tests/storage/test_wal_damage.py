@@ -260,7 +260,7 @@ def test_a_record_in_sequence_that_contradicts_the_log(
     """The chain vouches for it, so it is no torn write, and nothing to be cut off silently."""
     path = copied(one, tmp_path / "wal")
     at_the_end(path, forged(path, payload=payload, **fields))
-    with pytest.raises(DamagedLog, match="contradicts"):
+    with pytest.raises(DamagedLog, match=r"contradicts|are none"):
         found(path)
 
 
