@@ -97,8 +97,8 @@ def scan(directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int
     """Read the log in `directory`, or None where there is no segment at all. Writes nothing.
 
     Keeps the newest entries in memory: those above index `keep_above`, the last `keep_bytes` of them and at least one
-    run. DamagedLog, WrongDirectory for another node's log, StorageError for an unknown version and
-    for files that do not belong there. OSError where the disk fails.
+    run. DamagedLog; WrongDirectory for another node's log; StorageError for an unknown version and for files that do
+    not belong there; OSError where the disk fails.
     """
     paths = find_segments(directory)
     if not paths:
@@ -223,23 +223,24 @@ class _Follower:
             self._tail.add(first, record.entry_count, record.term, bytes(payload))
         result.chain = record.chain
         result.end = log_position(segment_id, end)
-        # Neither falls in a log that this node wrote, and nothing depends on it.
+        # This node wrote them, and neither ever falls.
         result.durable_position = record.durable_position
         self._commit = record.commit
 
     def _take_state(self, segment_id: int, path: Path, state: StateRecord) -> None:
-        result = self.result
-        if not result.found or state.end_index < result.index.base_index:
-            # The first segment; or the last but one was about to be removed as well, because of entries that had been
-            # cut off and written again below where it begins.
+        result, index = self.result, self.result.index
+        if state.end_index < index.last_index:
+            self._tail.cut(state.end_index)
+        if not result.found or state.end_index < index.base_index:
+            # The first segment; or the one before was about to be removed as well, because its entries had been cut
+            # off and written again, in this one, from below where that one begins.
             result.index = LogIndex(state.end_index, state.end_term)
-        if result.index.term_at(state.end_index) != state.end_term:
+        elif index.term_at(state.end_index) != state.end_term:
             raise ValueError(f"entry {state.end_index} is not of term {state.end_term}")
+        else:
+            index.cut(state.end_index)
         if not result.found or result.found[-1].segment_id != segment_id:
             result.found.append(FoundSegment(segment_id, path, state.end_index, state.end_term))
-        if state.end_index < result.index.last_index:
-            result.index.cut(state.end_index)
-            self._tail.cut(state.end_index)
         result.hard_state = state.hard_state
 
     def finish(self) -> Scan:

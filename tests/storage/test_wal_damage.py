@@ -140,6 +140,7 @@ def test_a_removal_that_a_crash_interrupted(tmp_path: Path) -> None:
         segment(path, number).unlink()
         with opened(copied(path, tmp_path / f"{number}"), keep_above=9) as wal:
             assert wal.recovered.base_index == 9
+            assert entries_of(wal.recovered.segments) == {10: (2, b"ten")}
             assert entries_of(wal.read(10, 10, 100)) == {10: (2, b"ten")}
             assert wal.recovered.last_index == 10
 
