@@ -66,6 +66,12 @@ def write(wal: Wal, *segments: Segment, hard_state: HardState | None = None) -> 
     assert wal.wait(wal.append(hard_state, segments), 30)
 
 
+def fill(wal: Wal, count: int, *, first: int = 1, term: int = 1) -> None:
+    """Write entries of 100 bytes, one a record: some twenty make a small segment."""
+    for index in range(first, first + count):
+        write(wal, run(index, term, b"%09d " % index * 10))
+
+
 def reference(path: Path) -> Log:
     """The log as the readable twin reads it."""
     return read_log(path, CLUSTER, NODE)
