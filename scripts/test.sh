@@ -44,7 +44,7 @@ step() {
 debug_build_tests() {
     local copy=build/debug
     rm -rf "$copy" && mkdir -p "$copy" &&
-        cp -R fastkv tests setup.py pyproject.toml README.md LICENSE "$copy" &&
+        cp -R config docs fastkv scripts tests setup.py pyproject.toml README.md LICENSE "$copy" &&
         find "$copy" -name '*.so' -delete || return
     (
         cd "$copy" &&
