@@ -197,7 +197,7 @@ class Limits:
     connections: int = _whole(16_384, "connections", 8, 1_000_000, "Connections at a time, on each of the two ports.")
     output_bytes: int = _whole(
         8 * MIB, "bytes", 64 * KIB, 1 * GIB,
-        "Answers that may wait for a client that does not read them, before it is cut off.",
+        "Answers that may wait for a client that does not read them, before its requests are not read any more.",
     )
     request_timeout_ms: int = _whole(
         5000, "ms", 100, 600_000, "A write without a result by then is answered OUTCOME_UNKNOWN, a read TIMEOUT."

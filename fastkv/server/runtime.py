@@ -17,7 +17,7 @@ from collections.abc import Callable
 import uvloop
 
 from fastkv._core.connection import Role
-from fastkv.config import NodeAddress, NodeConfig
+from fastkv.config import NodeAddress, NodeConfig, is_loopback
 from fastkv.errors import FastKVError
 from fastkv.kv.state import StateMachine
 from fastkv.logs import set_node_context, setup_logging
@@ -25,7 +25,7 @@ from fastkv.node import Node, NodeSettings
 from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
-from fastkv.server.metrics import Figures, NodeMetrics
+from fastkv.server.metrics import BATCH_BOUNDS, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.storage.directory import DataDirectory
@@ -79,6 +79,7 @@ class Runtime:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._last_tick = self._loop.time()
         self._announced: tuple[object, ...] = ()
+        self._bootstrapping = False
         self._open(directory)
 
     # -- construction ------------------------------------------------------------------------------------------------
@@ -123,6 +124,7 @@ class Runtime:
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
         self.raw = RawServer(config, self.node, self.service, on_peer=self.links.nudge, on_broken=self._broken)
         self.http = HttpServer(self.service, config.limits)
+        self._bootstrapping = self._fresh() and config.node_id == config.cluster.bootstrap_id
         self.metrics = NodeMetrics(self._figures, [self.http.requests])
 
     def _make_node(self) -> Node:
@@ -186,8 +188,7 @@ class Runtime:
         self._loop.add_reader(self.log.fileno(), self._on_durable)
         self.links.start()
         self._warn_if_insecure()
-        if self._fresh() and config.node_id == config.cluster.bootstrap_id:
-            self.node.raft.campaign()
+        self._bootstrap_if_linked()
         self._last_tick = self._loop.time()
         self._tick()
         log.info(
@@ -225,8 +226,18 @@ class Runtime:
         recovered = self.log.recovered
         return recovered.hard_state.term == 0 and recovered.last_index == 0 and self.machine.applied_index == 0
 
+    def _bootstrap_if_linked(self) -> None:
+        """A new cluster need not wait for an election timeout: one node asks for votes once a majority can hear it."""
+        peers = self._peers()
+        linked = sum(self.links.linked(peer) for peer in peers)
+        if self._bootstrapping and linked >= (len(peers) + 1) // 2:
+            self._bootstrapping = False
+            if self.node.raft.term == 0:
+                self.node.raft.campaign()
+                self._wake()
+
     def _warn_if_insecure(self) -> None:
-        if self.config.security.insecure:
+        if self.config.security.insecure and not is_loopback(self.config.server.host):
             log.warning(
                 "security.insecure is set: everybody who reaches %s can read and write everything, in clear text",
                 self.config.server.host,
@@ -289,6 +300,7 @@ class Runtime:
 
     def _on_linked(self, peer: str) -> None:
         self.node.peer_linked(peer)
+        self._bootstrap_if_linked()
 
     def _on_lost(self, peer: str) -> None:
         self.node.peer_lost(peer)
@@ -315,6 +327,8 @@ class Runtime:
                 "peer": self.raw.count(Role.PEER),
                 "http": len(self.http.connections),
             },
+            fsync_seconds=Distribution(DISK_BOUNDS_S, *self.log.fsync_seconds),
+            batch_entries=Distribution(BATCH_BOUNDS, *self.log.batch_entries),
             snapshots_open=len(self.machine.held),
         )
 

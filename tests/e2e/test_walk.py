@@ -151,7 +151,7 @@ def test_writes_resume_after_the_leader_is_killed(cluster: Cluster, writer: Writ
     writer.wait_for_more()
     writer.finish()
     assert writer.failed == 0
-    assert writer.unknown <= 1, "only the write under way at the kill may be uncertain"
+    assert writer.unknown <= 3, "only what was under way at the kill, here or through a follower, may be uncertain"
     assert writer.longest_gap_s() < 5
     assert_all_there(cluster, writer)
 

@@ -82,7 +82,7 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
     assert len(digests) == 1
 
 
-# -- seeded bugs: a simulator that has never caught anything proves nothing ---------------------------------------------
+# -- seeded bugs: a simulator that has never caught anything proves nothing --------------------------------------------
 
 
 def caught(*, seeds: int = 60, operations: int = 500) -> int | None:

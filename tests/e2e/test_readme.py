@@ -1,0 +1,76 @@
+"""The commands and the example of the README, run as they stand, on other ports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Node
+
+pytestmark = pytest.mark.e2e
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a console block: continued lines joined, comments left out."""
+    joined = block.replace("\\\n", " ")
+    return [line[2:].split("  #")[0].strip() for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def elsewhere(text: str, cluster: Cluster) -> str:
+    """The text with this cluster's ports in place of the default ones."""
+    for number, node in enumerate(cluster, 1):
+        text = text.replace(f"localhost:{8080 + number}", f"127.0.0.1:{node.http_port}")
+        text = text.replace(f"localhost:{9000 + number}", node.endpoint)
+    return text
+
+
+def test_the_walk_s_curl_commands(cluster: Cluster) -> None:
+    (walk,) = [block for block in blocks("console") if "curl" in block]
+    answers = []
+    for command in commands(walk):
+        done = subprocess.run(
+            ["bash", "-c", elsewhere(command.replace("curl ", "curl -sS --fail-with-body "), cluster)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        answers.append(done.stdout)
+    assert len(answers) == 9
+    assert answers[2] == answers[3] == answers[4]
+    assert "John Doe, Software Engineer" in answers[2]
+    assert answers[0].count('"Follower"') == 2
+
+
+def test_the_python_example(cluster: Cluster) -> None:
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", elsewhere(example, cluster)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "b'user:john' b'J. Doe'\n"
+
+
+def test_the_shell_commands(cluster: Cluster) -> None:
+    (shell,) = [block for block in blocks("console") if "fastkv put" in block]
+    first: Node = next(iter(cluster))
+    for command in commands(shell):
+        command = command.replace("--seconds 5", "--seconds 1") + f" --endpoints {cluster.endpoints}"
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if command.startswith("fastkv get"):
+            assert done.stdout == "hello\n"
+    assert first.get("greeting")[1]["value"] == "hello"
