@@ -113,6 +113,7 @@ class PeerLinks:
         self._dirty: list[PeerLink] = []
         self._nudges = {peer: asyncio.Event() for peer in addresses}
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
         # Only the spread of reconnection attempts hangs on this; no decision of consensus does.
         self._jitter = random.Random()
 
@@ -123,11 +124,13 @@ class PeerLinks:
 
     async def close(self) -> None:
         """Drop every link and stop dialling."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for link in self._links.values():
             link.abort()
+        self._links.clear()
 
     def send(self, node_id: str, frame: bytes) -> bool:
         """Queue a frame for a peer; False when there is no link to it."""
@@ -157,7 +160,7 @@ class PeerLinks:
     async def _keep(self, peer: str) -> None:
         backoff = FIRST_BACKOFF_S
         said = ""
-        while True:
+        while not self._closing:
             link = await self._dial(peer)
             if link is not None:
                 self._links[peer] = link
@@ -183,7 +186,9 @@ class PeerLinks:
         loop = asyncio.get_running_loop()
         connecting = loop.create_connection(lambda: PeerLink(self._hello, ready), host, port)
         try:
-            _, link = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
+            # Not wait_for: on Python 3.11 it drops a cancellation that comes as the connection does.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, link = await connecting
         except (TimeoutError, OSError) as error:
             log.debug("cannot reach %s at %s:%d: %s", peer, host, port, error)
             return None
@@ -191,6 +196,7 @@ class PeerLinks:
 
     async def _pause(self, peer: str, seconds: float) -> None:
         nudge = self._nudges[peer]
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(nudge.wait(), seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await nudge.wait()
         nudge.clear()

@@ -50,6 +50,7 @@ class RawServer:
         self._on_broken = on_broken
         self._server: asyncio.Server | None = None
         self._unknown: dict[Connection, asyncio.TimerHandle] = {}
+        self._closing = False
         self.connections: set[Connection] = set()
 
     async def start(self, host: str, port: int) -> None:
@@ -59,6 +60,7 @@ class RawServer:
 
     async def close(self) -> None:
         """Stop listening, and close every connection once its answers are sent."""
+        self._closing = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -85,6 +87,9 @@ class RawServer:
     def connection_made(self, connection: Connection) -> None:
         """A new connection; it has a little time to say HELLO."""
         self.connections.add(connection)
+        if self._closing:       # accepted just before we stopped listening
+            connection.abort()
+            return
         if len(self.connections) > self._config.limits.connections:
             connection.break_off(Status.OVERLOADED, "this node has as many connections as it may (limits.connections)")
             return

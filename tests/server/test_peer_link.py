@@ -1,0 +1,133 @@
+"""Links between nodes: they come up, come back, and let go at once whatever is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from fastkv._core.codes import FrameFlag, Opcode, Status
+from fastkv._core.frames import FrameReader, encode_frame
+from fastkv.server.peer_link import PeerLinks
+from fastkv.wire.client import HelloReply, encode_hello_reply
+
+REPLY = encode_hello_reply(HelloReply(1, 1 << 20, 1 << 20, "b", "test", "", ""))
+
+
+class Peer:
+    """A node that accepts links; or refuses them, with `status`."""
+
+    def __init__(self, status: int = Status.OK) -> None:
+        self.status = status
+        self.heard: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> int:
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader(1 << 20)
+        self.writers.append(writer)
+        while data := await reader.read(65536):
+            for opcode, _, _, request_id, body in frames.feed(data):
+                if opcode == Opcode.HELLO:
+                    said = REPLY if self.status == Status.OK else b"go away"
+                    writer.write(encode_frame(opcode, FrameFlag.RESPONSE, self.status, request_id, said))
+                else:
+                    self.heard.put_nowait((opcode, body))
+        writer.close()
+
+    def hang_up(self) -> None:
+        for writer in self.writers:
+            writer.transport.abort()
+        self.writers.clear()
+
+
+class Events:
+    """What links tell their owner."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str] = asyncio.Queue()
+
+    def links(self, port: int) -> PeerLinks:
+        return PeerLinks(
+            "a",
+            "test",
+            {"b": ("127.0.0.1", port)},
+            output_limit_bytes=1 << 20,
+            on_linked=lambda peer: self.queue.put_nowait(f"{peer} linked"),
+            on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
+        )
+
+    async def next(self) -> str:
+        return await asyncio.wait_for(self.queue.get(), 5)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    uvloop.run(bounded())
+
+
+def test_frames_arrive_in_order_and_a_lost_link_comes_back() -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        links = events.links(await peer.start())
+        assert not links.send("b", b"before there is a link")
+        links.start()
+        assert await events.next() == "b linked"
+        for number in range(3):
+            assert links.send("b", encode_frame(Opcode.RAFT, 0, 0, 0, b"%d" % number))
+        links.flush()
+        assert [(await peer.heard.get())[1] for _ in range(3)] == [b"0", b"1", b"2"]
+        peer.hang_up()
+        assert await events.next() == "b lost"
+        assert await events.next() == "b linked"
+        await links.close()
+        assert not links.linked("b")
+        peer.server.close()
+
+    run(scenario)
+
+
+def test_a_refused_link_is_said_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        peer, events = Peer(Status.WRONG_CLUSTER), Events()
+        links = events.links(await peer.start())
+        links.start()
+        assert await events.next() == "b lost"
+        assert await events.next() == "b lost"
+        peer.status = Status.OK
+        links.nudge("b")
+        while await events.next() != "b linked":
+            pass
+        await links.close()
+        peer.server.close()
+
+    run(scenario)
+    assert caplog.text.count("go away") == 1
+
+
+def test_closing_never_waits_for_a_link_that_is_just_coming_up() -> None:
+    """A cancellation that met the connection's arrival used to be lost, and a stopping node hung."""
+
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        port = await peer.start()
+        for turns in range(60):
+            links = events.links(port)
+            links.start()
+            for _ in range(turns % 30):
+                await asyncio.sleep(0)
+            links.nudge("b")
+            async with asyncio.timeout(5):
+                await links.close()
+        peer.server.close()
+
+    run(scenario)
