@@ -123,7 +123,8 @@ class Supervisor:
             if leader is not None:
                 return leader
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), PROBE_INTERVAL_S)
+                async with asyncio.timeout(PROBE_INTERVAL_S):
+                    await self._news.wait()
         return None
 
     def _explain_no_leader(self) -> Exit:
