@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastkv.log_types import Segment
 from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT_REPLY, Message
-from fastkv.raft.types import FOLLOWER, LEADER, require
+from fastkv.raft.types import FOLLOWER, LEADER, InvariantBroken
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def _follow(raft: Raft, message: Message) -> None:
     """The sender leads this term."""
-    require(raft.role != LEADER, f"{message.frm} and {raft.node_id} both lead term {raft.term}")
+    if raft.role == LEADER:
+        raise InvariantBroken(f"{message.frm} and {raft.node_id} both lead term {raft.term}")
     if raft.role != FOLLOWER or raft.leader != message.frm:
         raft.become_follower(raft.term, message.frm)
     raft.elapsed = 0
@@ -25,7 +26,7 @@ def heard_append(raft: Raft, message: Message) -> None:
     """AppendEntries: append what is new, replace what conflicts, and acknowledge once it is durable."""
     _follow(raft, message)
     log = raft.log
-    if message.index < raft.commit_index and message.index < log.base_index:
+    if message.index < log.base_index:
         # A late message about entries that are long committed and cut here; they match (leader completeness).
         _acknowledge(raft, message, raft.commit_index)
         return
@@ -58,13 +59,14 @@ def _take(raft: Raft, segment: Segment) -> None:
     log = raft.log
     index = max(segment.first_index, log.base_index + 1)       # what is cut here was committed, so it is equal
     shared = min(segment.last_index, log.last_index)
-    if shared >= index and log.matches(shared, segment.term):
-        index = shared + 1              # equal up to there, by the Log Matching property (thesis figure 3.2)
-    while index <= shared:
-        if not log.matches(index, segment.term):
+    if index <= shared:
+        # The entry before is equal, and terms never fall: what is equal too are the entries up to the last of this term
+        # (Log Matching, thesis figure 3.2), or none if there is no such entry here.
+        same, term = log.last_not_above(shared, segment.term)
+        if term == segment.term:
+            index = max(index, same + 1)
+        if index <= shared:
             raft.cut_conflict(index)    # "delete the existing entry and all that follow it" (paper figure 2)
-            break
-        index += 1
     if index <= segment.last_index:
         raft.store(segment.slice(index, segment.last_index))
 

@@ -81,6 +81,9 @@ def tick(raft: Raft) -> None:
             return
     raft.heartbeat_elapsed += 1
     if raft.heartbeat_elapsed >= config.heartbeat_ticks:
+        raft.heartbeat_elapsed = 0
+        for progress in raft.progress.values():
+            progress.check_due = True
         send_heartbeats(raft)
 
 
@@ -103,7 +106,6 @@ def heard_from(raft: Raft, peer: str) -> None:
 
 def send_heartbeats(raft: Raft) -> None:
     """To everybody, with the newest read round: an answer confirms that round and all before it."""
-    raft.heartbeat_elapsed = 0
     context = raft.reads.newest_round
     low_water = _low_water(raft)
     for peer in raft.peers:
@@ -125,7 +127,8 @@ def _low_water(raft: Raft) -> int:
     """What every member has on disk. It only grows: a member that is set back has lost its disk."""
     lowest = raft.durable_index
     for progress in raft.progress.values():
-        lowest = min(lowest, progress.match)
+        if progress.match < lowest:
+            lowest = progress.match
     raft.low_water = max(raft.low_water, lowest)
     return raft.low_water
 
@@ -207,12 +210,15 @@ def heard_heartbeat_reply(raft: Raft, message: Message) -> None:
     if raft.role != LEADER or progress is None:
         return
     raft.reads.acknowledged(message.frm, message.context)
-    if progress.state == PROBE:
-        progress.probing = False    # the probe, or its answer, may be lost
-        send_entries(raft, message.frm, even_empty=True)
-    elif progress.state == REPLICATE and progress.match < progress.next - 1:
-        # Not all that was sent is acknowledged. Perhaps it is under way, perhaps it or the answer is lost: an empty
-        # APPEND behind it finds out. It is acknowledged if everything before it has arrived, and refused otherwise.
+    # Once an interval is enough, however many read rounds there are: entries that wait for a disk are not lost.
+    if not progress.check_due:
+        return
+    progress.check_due = False
+    if progress.state == PROBE and progress.next <= raft.log.base_index:
+        progress.state = CUT
+    elif progress.state == PROBE or (progress.state == REPLICATE and progress.match < progress.next - 1):
+        # A probe, or what was sent ahead, is not answered. Perhaps it is under way, perhaps it or the answer is lost:
+        # an empty APPEND behind it finds out. It is acknowledged if everything before it is there, and else refused.
         _send_append(raft, message.frm, progress.next - 1, [])
 
 

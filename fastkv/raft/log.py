@@ -2,7 +2,9 @@
 
 Entries 1 to `last_index` exist, except that those up to `base_index` may have been cut. The newest are in memory as
 `Segment`s; what was evicted is read back through the `LogReader`. Invariants, checked on every change: segments are
-consecutive, terms never fall, nothing at or below the commit index is ever cut off.
+consecutive, terms never fall, and what is not on the disk yet is never evicted or cut.
+
+Because terms never fall, every question about terms is a bisection: none takes longer for a longer log.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from typing import Protocol
 
 from fastkv._core.append import fill
 from fastkv.log_types import Segment
-from fastkv.raft.types import require
+from fastkv.raft.types import InvariantBroken, require
 
 READ_BYTES = 16 << 20
 """How much of evicted entries is read at a time."""
+
+MESSAGE_SEGMENTS = 64
+"""How many segments one message may take: those behind are not looked at."""
 
 
 class LogReader(Protocol):
@@ -38,6 +43,7 @@ class RaftLog:
         "_segments",
         "base_index",
         "base_term",
+        "durable_index",
         "last_index",
         "last_term",
         "nbytes_in_memory",
@@ -64,11 +70,13 @@ class RaftLog:
         self.last_term = base_term if self.last_index == base_index else reader.term_at(self.last_index)
         for segment in segments:
             self.append(segment)
+        self.durable_index = self.last_index
+        """Entries up to here are on this node's disk, and nothing that is under way to it takes them away again."""
 
     def append(self, segment: Segment) -> None:
         """Add entries right behind the last."""
-        require(segment.first_index == self.last_index + 1, f"{segment!r} does not follow entry {self.last_index}")
-        require(segment.term >= self.last_term, f"{segment!r} follows an entry of term {self.last_term}")
+        if segment.first_index != self.last_index + 1 or segment.term < self.last_term:
+            raise InvariantBroken(f"{segment!r} does not follow entry {self.last_index} of term {self.last_term}")
         self._segments.append(segment)
         self._firsts.append(segment.first_index)
         self.nbytes_in_memory += segment.nbytes
@@ -77,8 +85,9 @@ class RaftLog:
 
     def truncate(self, from_index: int) -> None:
         """Drop entry `from_index` and everything behind it. The caller knows that none of them is committed."""
-        require(self.base_index < from_index <= self.last_index, f"no entry {from_index} to truncate from")
         last_term = self.term(from_index - 1)
+        if last_term is None or from_index > self.last_index:
+            raise InvariantBroken(f"no entry {from_index} to truncate from")
         while self._segments and self._segments[-1].first_index >= from_index:
             self.nbytes_in_memory -= self._segments.pop().nbytes
             self._firsts.pop()
@@ -87,9 +96,9 @@ class RaftLog:
             kept = whole.slice(whole.first_index, from_index - 1)
             self.nbytes_in_memory += kept.nbytes - whole.nbytes
             self._segments[-1] = kept
-        require(last_term is not None, f"entry {from_index - 1} has no term")
         self.last_index = from_index - 1
-        self.last_term = last_term or 0
+        self.last_term = last_term
+        self.durable_index = min(self.durable_index, self.last_index)
 
     def term(self, index: int) -> int | None:
         """The term of an entry; None where it does not exist or has been cut."""
@@ -113,21 +122,18 @@ class RaftLog:
     def last_not_above(self, index: int, term: int) -> tuple[int, int]:
         """The last entry at or before `index` whose term is at most `term`, as (index, its term).
 
-        What both sides of a conflict use to skip whole terms (paper section 5.3, end). The end of what is kept is the
-        answer where no entry is old enough.
+        What both sides of a conflict use to skip whole terms (paper section 5.3, end). The base is the answer where no
+        entry is old enough.
         """
-        index = min(index, self.last_index)
-        while index > self.base_index:
-            found = self.term(index)
+        low, low_term, high = self.base_index, self.base_term, min(index, self.last_index)
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = self.term(middle)
             if found is not None and found <= term:
-                return index, found
-            index = self._term_start(index) - 1
-        return self.base_index, self.base_term
-
-    def _term_start(self, index: int) -> int:
-        """A place to go on from: the first entry of the run in memory that holds `index`, or `index` itself."""
-        at = bisect_right(self._firsts, index) - 1
-        return self._segments[at].first_index if at >= 0 else index
+                low, low_term = middle, found
+            else:
+                high = middle - 1
+        return low, low_term
 
     def slice(self, first: int, max_bytes: int, max_entries: int) -> list[Segment]:
         """Entries from `first` on within both budgets, at least one where there is one."""
@@ -138,33 +144,36 @@ class RaftLog:
             last = min(first + max_entries - 1, (self._firsts[0] if self._firsts else self.last_index + 1) - 1)
             return fill(self._reader.read(first, last, max_bytes), first, max_bytes, max_entries)
         # A message takes few segments: do not copy the list's whole rest to look at its beginning.
-        return fill(self._segments[at : at + 64], first, max_bytes, max_entries)
+        return fill(self._segments[at : at + MESSAGE_SEGMENTS], first, max_bytes, max_entries)
 
-    def between(self, first: int, last: int) -> list[Segment]:
-        """Exactly the entries `first` to `last`, both included."""
-        taken: list[Segment] = []
-        while first <= last:
-            at = bisect_right(self._firsts, first) - 1
-            if at < 0:
-                evicted_last = self._firsts[0] - 1 if self._firsts else last
-                found = self._reader.read(first, min(last, evicted_last), READ_BYTES)
-            else:
-                found = [self._segments[at]]
-            for segment in found:
-                piece = segment.slice(max(first, segment.first_index), min(last, segment.last_index))
-                taken.append(piece)
-                first = piece.last_index + 1
+    def from_to(self, first: int, last: int) -> list[Segment]:
+        """The entries `first` to `last`, both included; only a first part of them where they have to be read back.
+
+        A start can have hundreds of megabytes to apply: they come in pieces of READ_BYTES, not in one.
+        """
+        at = bisect_right(self._firsts, first) - 1
+        if at < 0:
+            evicted_last = self._firsts[0] - 1 if self._firsts else last
+            return self._reader.read(first, min(last, evicted_last), READ_BYTES)
+        stop = bisect_right(self._firsts, last)
+        taken = self._segments[at:stop]
+        taken[-1] = taken[-1].slice(taken[-1].first_index, min(last, taken[-1].last_index))
+        taken[0] = taken[0].slice(max(first, taken[0].first_index), taken[0].last_index)
         return taken
 
     def cut(self, index: int, term: int) -> None:
         """The entries up to `index`, the last of which is of `term`, are gone for good."""
-        require(index <= self.last_index, f"entry {index} is cut from a log that ends at {self.last_index}")
+        require(index <= self.durable_index, f"entry {index} is cut, and durable are those up to {self.durable_index}")
         if index > self.base_index:
             self.evict(index)
             self.base_index, self.base_term = index, term
 
     def evict(self, index: int) -> None:
-        """Forget entries up to `index` in memory, whole segments only. The caller knows that they are durable."""
+        """Forget entries up to `index` in memory, whole segments only; never those that are not on the disk yet.
+
+        What two other disks have can be applied before this one has it, and reading it back would wait for the disk.
+        """
+        index = min(index, self.durable_index)
         kept = bisect_right(self._firsts, index)
         if kept and self._segments[kept - 1].last_index > index:
             kept -= 1

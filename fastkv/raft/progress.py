@@ -20,7 +20,7 @@ STATE_NAMES = ("probe", "replicate", "cut")
 class Progress:
     """One follower, as seen by the leader of one term."""
 
-    __slots__ = ("_inflight", "inflight_bytes", "match", "next", "probing", "recently_active", "state")
+    __slots__ = ("_inflight", "check_due", "inflight_bytes", "match", "next", "probing", "recently_active", "state")
 
     def __init__(self, next_index: int) -> None:
         self.state = PROBE
@@ -30,6 +30,8 @@ class Progress:
         """The next entry to send."""
         self.probing = False
         """A probe is under way: send no second one."""
+        self.check_due = False
+        """A heartbeat interval has passed since it was last asked whether anything was lost."""
         self.recently_active = False
         """Heard from since the last check of the quorum."""
         self.inflight_bytes = 0

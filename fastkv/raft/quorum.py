@@ -1,4 +1,8 @@
-"""Majorities. A function takes the voters it counts, so that a joint configuration (thesis 4.3) is two calls."""
+"""Majorities: n // 2 + 1 of n voters.
+
+While the membership changes (joint consensus, thesis 4.3), a decision needs a majority of the new voters and one of the
+old: `outgoing` names the old ones, and is empty at all other times.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,21 @@ def size(voters: Collection[str]) -> int:
     return len(voters) // 2 + 1
 
 
-def reached(voters: Collection[str], value_of: Mapping[str, int]) -> int:
-    """The largest value that a majority has reached; a voter without one counts as 0.
+def reached(voters: Collection[str], value_of: Mapping[str, int], outgoing: Collection[str] = ()) -> int:
+    """The largest value that a majority (of `outgoing` too) has reached; a voter without one counts as 0.
 
     With match indexes it is the index that a majority holds, with acknowledged rounds the confirmed round.
     """
     values = sorted((value_of.get(voter, 0) for voter in voters), reverse=True)
-    return values[size(voters) - 1]
+    value = values[size(voters) - 1]
+    return min(value, reached(outgoing, value_of)) if outgoing else value
 
 
-def tally(voters: Collection[str], votes: Mapping[str, bool]) -> int:
-    """WON, LOST or OPEN. Only voters count, each once."""
+def tally(voters: Collection[str], votes: Mapping[str, bool], outgoing: Collection[str] = ()) -> int:
+    """WON, LOST or OPEN. Only voters count, each once in each of the configurations that it is in."""
+    if outgoing:
+        # LOST before OPEN before WON: both have to be won, and one that is lost decides.
+        return min(tally(voters, votes), tally(outgoing, votes))
     granted = sum(1 for voter in voters if votes.get(voter) is True)
     refused = sum(1 for voter in voters if votes.get(voter) is False)
     if granted >= size(voters):

@@ -7,6 +7,7 @@ This file holds what all roles share: terms (thesis 3.3), role changes, and the 
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import TYPE_CHECKING
 
 from fastkv.log_types import HardState, Segment
@@ -30,6 +31,7 @@ from fastkv.raft.ready import Ready
 from fastkv.raft.types import (
     FOLLOWER,
     LEADER,
+    InvariantBroken,
     Leadership,
     NotLeader,
     Overloaded,
@@ -44,6 +46,20 @@ if TYPE_CHECKING:
 
 NOBODY = ""
 FROM_LEADER = (APPEND, HEARTBEAT)
+
+
+class _Write:
+    """Entries that were handed out to be persisted and are not known to be on the disk yet."""
+
+    __slots__ = ("last_index", "lasting_index", "term")
+
+    def __init__(self, last: Segment) -> None:
+        self.last_index = self.lasting_index = last.last_index
+        """Of them, those up to `lasting_index` have not been replaced since."""
+        self.term = last.term
+
+    def __repr__(self) -> str:
+        return f"entry {self.last_index} of term {self.term}"
 
 
 class Raft:
@@ -64,6 +80,7 @@ class Raft:
     ) -> None:
         require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
         require(applied >= log.base_index, f"the log begins behind {log.base_index}, the state machine is at {applied}")
+        require(hard_state.term >= log.last_term, f"the log ends in term {log.last_term}, after term {hard_state.term}")
         self.config = config
         self.node_id = config.node_id
         self.peers = tuple(voter for voter in config.voters if voter != config.node_id)
@@ -75,8 +92,6 @@ class Raft:
         self.leader = NOBODY
         self.commit_index = max(applied, min(hard_state.commit, log.last_index))
         self.applied_index = applied
-        self.durable_index = log.last_index
-        """Entries up to here are on this node's disk."""
         self.verified_index = 0
         """Entries up to here are known to equal the current leader's (a follower's bound for the commit index)."""
         self.low_water = 0
@@ -93,6 +108,7 @@ class Raft:
         self.send_now: list[Message] = []
         self.send_after_persist: list[Message] = []
         self._unstable: list[Segment] = []
+        self._writes: deque[_Write] = deque()
         self._told_hard_state = (self.term, self.vote)
         self._handed_out = applied
         self._read_states: list[ReadState] = []
@@ -143,20 +159,29 @@ class Raft:
         """Ask for a read index (thesis 6.4), in any role. The answer comes in `Ready.reads` or `Ready.reads_failed`."""
         self.reads.ask(context)
 
-    def persisted(self, index: int, term: int) -> None:
-        """The entries up to `index`, whose last is of `term`, are on this node's disk.
+    @property
+    def durable_index(self) -> int:
+        """Entries up to here are on this node's disk."""
+        return self.log.durable_index
 
-        Where the entry at `index` is of another term by now, what was written has been replaced since: the news is
-        stale and says nothing.
+    def persisted(self, index: int, term: int) -> None:
+        """The entries of a Ready are on this node's disk; `index` and `term` are those of the last of them.
+
+        To be called once for each Ready that had entries, in their order. Of entries that have been replaced since,
+        or will be by a write that is still under way, only those before the replaced ones count as this node's copy.
         """
-        if self.log.matches(index, term) and index > self.durable_index:
-            self.durable_index = index
+        write = self._writes.popleft() if self._writes else None
+        if write is None or (write.last_index, write.term) != (index, term):
+            raise InvariantBroken(f"entry {index} of term {term} is persisted, and the write under way is {write}")
+        if write.lasting_index > self.log.durable_index:
+            self.log.durable_index = write.lasting_index
             if self.role == LEADER:
                 leader.maybe_commit(self)
 
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to `index`."""
-        require(self.applied_index <= index <= self.commit_index, f"applied {index}, committed {self.commit_index}")
+        if not self.applied_index <= index <= self.commit_index:
+            raise InvariantBroken(f"applied {index}, before {self.applied_index}, committed {self.commit_index}")
         self.applied_index = index
 
     def unreachable(self, node_id: str) -> None:
@@ -187,16 +212,21 @@ class Raft:
         """What is to be done now; see `ready`. It counts as handed out: it has to be carried out whole, in order."""
         if self.role == LEADER:
             leader.replicate(self)
+        led, leadership = self._told_leadership.role == LEADER, self._changed_leadership()
+        # Whoever waits for a deposed leader's entries has to hear of it before others are applied in their place.
+        committed = [] if led and leadership is not None else self._take_committed()
         ready = Ready(
             hard_state=self._changed_hard_state(),
             segments=self._unstable,
             send_now=self.send_now,
             send_after_persist=self.send_after_persist,
-            committed=self._take_committed(),
+            committed=committed,
             reads=self._read_states,
             reads_failed=self._reads_failed,
-            leadership=self._changed_leadership(),
+            leadership=leadership,
         )
+        if self._unstable:
+            self._writes.append(_Write(self._unstable[-1]))
         self._unstable = []
         self.send_now = []
         self.send_after_persist = []
@@ -208,7 +238,9 @@ class Raft:
         if (self.term, self.vote) == self._told_hard_state and not self._unstable:
             return None     # the commit index alone is worth no write; it travels with the next entries
         self._told_hard_state = (self.term, self.vote)
-        return HardState(self.term, self.vote, self.commit_index)
+        # A crash may leave this on the disk without the entries that follow it, and with those they were to replace.
+        stored = self._unstable[0].first_index - 1 if self._unstable else self.commit_index
+        return HardState(self.term, self.vote, min(self.commit_index, stored))
 
     def _changed_leadership(self) -> Leadership | None:
         now = Leadership(self.role, self.leader, self.term)
@@ -220,8 +252,8 @@ class Raft:
     def _take_committed(self) -> list[Segment]:
         if self.commit_index <= self._handed_out:
             return []
-        committed = self.log.between(self._handed_out + 1, self.commit_index)
-        self._handed_out = self.commit_index
+        committed = self.log.from_to(self._handed_out + 1, self.commit_index)
+        self._handed_out = committed[-1].last_index
         return committed
 
     # -- terms (thesis 3.3) ------------------------------------------------------------------------------------------
@@ -290,7 +322,8 @@ class Raft:
         """Drop the entries from `from_index` on: they are another leader's and were never committed (paper 5.3)."""
         require(from_index > self.commit_index, f"entry {from_index} is committed and cannot be replaced")
         self.log.truncate(from_index)
-        self.durable_index = min(self.durable_index, from_index - 1)
+        for write in self._writes:
+            write.lasting_index = min(write.lasting_index, from_index - 1)
         kept = [s for s in self._unstable if s.first_index < from_index]
         if kept and kept[-1].last_index >= from_index:
             kept[-1] = kept[-1].slice(kept[-1].first_index, from_index - 1)
@@ -299,7 +332,8 @@ class Raft:
     def commit_to(self, index: int) -> None:
         """The entries up to `index` are committed."""
         if index > self.commit_index:
-            require(index <= self.log.last_index, f"commit index {index} is behind the log's end {self.log.last_index}")
+            if index > self.log.last_index:
+                raise InvariantBroken(f"commit index {index} is behind the log's end {self.log.last_index}")
             self.commit_index = index
 
     def answer_read(self, context: int, index: int) -> None:

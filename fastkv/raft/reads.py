@@ -5,6 +5,10 @@ answers with that index. All reads that arrive before the exchange begins share 
 heartbeat carries the newest number, and an answer to round n confirms every round up to n.
 
 A leader may answer only once it has committed an entry of its own term: before that it does not know what is committed.
+
+Questions and answers between nodes may be lost, and whoever asked will ask again under a fresh context. So what waits
+here is bounded: a later question of a node stands for its earlier ones, because an index that is confirmed after them
+covers them too.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ from fastkv.raft.types import LEADER
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
+
+
+WAITING_LIMIT = 1024
+"""Questions of one kind that may wait for somebody else; those beyond are given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class ReadRounds:
         self._unsent: list[tuple[str, int]] = []
         self._waiting: deque[_Asked] = deque()
         self._acknowledged: dict[str, int] = {}
-        self._forwarded: list[int] = []
+        self._forwarded: deque[int] = deque()
 
     @property
     def round_due(self) -> bool:
@@ -55,6 +63,8 @@ class ReadRounds:
             self.ask_for(raft.node_id, context)
         elif raft.leader:
             self._forwarded.append(context)
+            if len(self._forwarded) > WAITING_LIMIT:
+                raft.fail_reads([self._forwarded.popleft()])
             raft.send(Message(READ_INDEX, raft.node_id, raft.leader, raft.term, context=context))
         else:
             raft.fail_reads([context])
@@ -63,8 +73,10 @@ class ReadRounds:
         """Leader: somebody asks for a read index."""
         if self._knows_commit():
             self._unsent.append((node_id, context))
-        else:
+        elif len(self._early) < WAITING_LIMIT:
             self._early.append((node_id, context))
+        elif node_id == self._raft.node_id:
+            self._raft.fail_reads([context])
 
     def committed(self) -> None:
         """Leader: the commit index moved, and with it perhaps into the own term."""
@@ -116,18 +128,21 @@ class ReadRounds:
                 )
 
     def confirmed_by_leader(self, context: int, index: int) -> None:
-        """Follower: the leader answers. An answer to a question that was given up is ignored."""
-        if context in self._forwarded:
-            self._forwarded.remove(context)
-            self._raft.answer_read(context, index)
+        """Follower: the leader answers a question, and with it those before. One that was given up is ignored."""
+        forwarded = self._forwarded
+        if context in forwarded:
+            asked = None
+            while asked != context:
+                asked = forwarded.popleft()
+                self._raft.answer_read(asked, index)
 
     def leadership_changed(self) -> None:
         """Whoever was asked does not lead any more: reads of this node fail, the others' nodes will ask anew."""
         own = [asked.context for asked in self._waiting if asked.node_id == self._raft.node_id]
         own += [context for node_id, context in self._unsent + self._early if node_id == self._raft.node_id]
-        self._raft.fail_reads(own + self._forwarded)
+        self._raft.fail_reads(own + list(self._forwarded))
         self._early = []
         self._unsent = []
         self._waiting.clear()
         self._acknowledged = {}
-        self._forwarded = []
+        self._forwarded.clear()

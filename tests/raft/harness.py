@@ -46,24 +46,56 @@ class NothingEvicted:
 
 
 class Disk:
-    """What a member has persisted, and what is under way to it."""
+    """What a member has persisted, and what is under way to it. It is the reader of what the member evicts."""
 
     def __init__(self, hard_state: HardState | None = None, segments: Iterable[Segment] = ()) -> None:
         self.hard_state = hard_state or HardState()
         self.segments = list(segments)
+        self.base_index = 0
+        """Up to here the member has cut its log: its state machine has a checkpoint there."""
+        self.base_term = 0
         self.under_way: list[Ready] = []
 
     def write(self, ready: Ready) -> None:
         """One write has arrived."""
-        self.hard_state = ready.hard_state or self.hard_state
-        for segment in ready.segments:
-            kept = [s for s in self.segments if s.first_index < segment.first_index]
-            if kept and kept[-1].last_index >= segment.first_index:
-                kept[-1] = kept[-1].slice(kept[-1].first_index, segment.first_index - 1)
-            self.segments = [*kept, segment]
+        for record in records(ready):
+            self.write_record(record)
+
+    def write_record(self, record: HardState | Segment) -> None:
+        if isinstance(record, HardState):
+            self.hard_state = record
+            return
+        kept = [s for s in self.segments if s.first_index < record.first_index]
+        if kept and kept[-1].last_index >= record.first_index:
+            kept[-1] = kept[-1].slice(kept[-1].first_index, record.first_index - 1)
+        self.segments = [*kept, record]
+
+    def crash(self, survivors: int) -> None:
+        """The power goes. Of what was under way, the first `survivors` records happen to be on the disk."""
+        for record in [record for ready in self.under_way for record in records(ready)][:survivors]:
+            self.write_record(record)
+        self.under_way.clear()
+
+    def cut(self, index: int, term: int) -> None:
+        self.base_index, self.base_term = index, term
 
     def terms(self) -> list[int]:
         return [segment.term for segment in self.segments for _ in range(segment.batch.count)]
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[Segment]:
+        """At most three runs at a time, so that readers meet answers that are not all they asked for."""
+        assert first > self.base_index, f"entry {first} is cut"
+        runs = [s for s in self.segments if s.last_index >= first and s.first_index <= last][:3]
+        assert runs, f"entry {first} is not on the disk"
+        return [run.slice(max(first, run.first_index), min(last, run.last_index)) for run in runs]
+
+    def term_at(self, index: int) -> int:
+        return self.read(index, index, 0)[0].term
+
+
+def records(ready: Ready) -> list[HardState | Segment]:
+    """What a log store writes of a Ready, in its order. A crash may come between any two."""
+    return [*([] if ready.hard_state is None else [ready.hard_state]), *ready.segments]
 
 
 class Cluster:
@@ -81,13 +113,17 @@ class Cluster:
         for name in names:
             self.start(name)
 
-    def start(self, name: str) -> None:
-        """Start, or start again, from what is on the disk."""
+    def start(self, name: str, *, in_memory: int | None = None) -> None:
+        """Start, or start again, from what is on the disk; with only the newest `in_memory` runs in memory."""
         disk = self.disks[name]
         disk.under_way.clear()
         config = RaftConfig(name, self.names, **self.settings)  # type: ignore[arg-type]
-        self.rafts[name] = Raft(config, disk.hard_state, RaftLog(0, 0, disk.segments, NothingEvicted()), self.rng)
-        self.applied[name] = 0
+        runs = [s.slice(max(s.first_index, disk.base_index + 1), s.last_index) for s in disk.segments
+                if s.last_index > disk.base_index]
+        newest = runs if in_memory is None else runs[max(0, len(runs) - max(1, in_memory)):]
+        log = RaftLog(disk.base_index, disk.base_term, newest, disk)
+        self.rafts[name] = Raft(config, disk.hard_state, log, self.rng, applied=disk.base_index)
+        self.applied[name] = disk.base_index
 
     def settle(self, name: str) -> None:
         """Carry out what a member has ready; its writes stay under way until `sync`."""

@@ -8,6 +8,7 @@ the outcome of every script anew, to be read before it is committed.
 | `cluster a b c [setting=value …]` | begin, with settings of `RaftConfig` (`no` and `yes` for flags) |
 | `log a 1 1 4 [term=n] [commit=n]` | member a starts with entries of these terms on its disk |
 | `restart a` | start again from the disk; what was under way to it is lost |
+| `crash a n` | start again; of what was under way, the first n records are on the disk |
 | `campaign a`, `tick a n`, `propose a key …`, `read a context`, `unreachable a b` | inputs of `Raft` |
 | `sync a [n]` | the disk of a has its first n writes (or all) |
 | `deliver [from=a] [to=b] [kind=Append]` | deliver what is on the wire; answers stay there |
@@ -105,6 +106,10 @@ class Script:
     def do_restart(self, name: str) -> None:
         self.cluster.start(name)
         self.cluster.settle(name)
+
+    def do_crash(self, name: str, survivors: str) -> None:
+        self.cluster.disks[name].crash(int(survivors))
+        self.do_restart(name)
 
     def do_campaign(self, name: str) -> None:
         self.cluster.rafts[name].campaign()

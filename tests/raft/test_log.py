@@ -79,6 +79,39 @@ def test_budgets_bound_a_slice_but_one_entry_always_goes() -> None:
     assert log.slice(21, 100, 100) == []
 
 
+def test_what_is_not_durable_is_neither_evicted_nor_cut() -> None:
+    log = RaftLog(0, 0, log_of(1, 1), NothingEvicted())
+    log.append(run_of(3, 1))
+    log.evict(3)
+    assert log.nbytes_in_memory == 8
+    assert terms_of(log.slice(3, 100, 100)) == [(3, 1)]
+    with pytest.raises(InvariantBroken):
+        log.cut(3, 1)
+    log.durable_index = 3
+    log.cut(3, 1)
+    assert (log.base_index, log.nbytes_in_memory) == (3, 0)
+
+
+def test_a_truncation_takes_what_was_durable() -> None:
+    log = RaftLog(0, 0, log_of(1, 1, 2), NothingEvicted())
+    log.truncate(2)
+    assert log.durable_index == 1
+
+
+def test_terms_of_a_long_evicted_log_are_found_by_bisection() -> None:
+    looked_at: list[int] = []
+
+    class Reader(NothingEvicted):
+        def term_at(self, index: int) -> int:
+            looked_at.append(index)
+            return 1 if index <= 10 else 2
+
+    log = RaftLog(0, 0, [run_of(1_000_001, 2)], Reader())
+    looked_at.clear()
+    assert log.last_not_above(1_000_000, 1) == (10, 1)
+    assert len(looked_at) <= 21
+
+
 def test_a_cut_moves_the_base() -> None:
     log = RaftLog(0, 0, log_of(1, 1, 2, 2), NothingEvicted())
     log.cut(2, 1)
@@ -105,15 +138,21 @@ def test_a_random_life_against_a_list(seed: int) -> None:
             log.truncate(at)
             del terms[at - 1 :]
         elif action < 0.75 and terms:
-            durable = rng.randint(durable, len(terms))
-            log.evict(durable)
+            log.durable_index = durable = rng.randint(durable, len(terms))
+            log.evict(rng.randint(0, len(terms)))
         assert (log.last_index, log.last_term) == (len(terms), terms[-1] if terms else 0)
         for index in range(1, len(terms) + 1):
             assert log.term(index) == terms[index - 1]
         if terms:
             first = rng.randint(1, len(terms))
             last = rng.randint(first, len(terms))
-            assert terms_of(log.between(first, last)) == [(i, terms[i - 1]) for i in range(first, last + 1)]
+            found: list[tuple[int, int]] = []
+            while first + len(found) <= last:
+                found += terms_of(log.from_to(first + len(found), last))
+            assert found == [(i, terms[i - 1]) for i in range(first, last + 1)]
+            wanted = rng.randint(0, terms[-1])
+            at_most = [(i, t) for i, t in enumerate(terms[:last], 1) if t <= wanted]
+            assert log.last_not_above(last, wanted) == (at_most[-1] if at_most else (0, 0))
             piece = terms_of(log.slice(first, rng.choice([8, 24, 1000]), 3))
             assert piece == [(i, terms[i - 1]) for i in range(first, first + len(piece))]
             assert 1 <= len(piece) <= 3

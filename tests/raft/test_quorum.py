@@ -49,5 +49,31 @@ def test_tally_against_brute_force(count: int) -> None:
         assert quorum.tally(voters, cast) == expected
 
 
+JOINT = [("abc", "ab"), ("abc", "bcd"), ("a", "bc"), ("abcd", "abc"), ("ab", "cde")]
+"""(voters, outgoing) of changes that add, replace and remove members."""
+
+
+@pytest.mark.parametrize(("voters", "outgoing"), JOINT)
+def test_a_joint_decision_needs_both_majorities(voters: str, outgoing: str) -> None:
+    everybody = sorted({*voters, *outgoing})
+
+    def agree(members: set[str]) -> bool:
+        return all(len(members & set(half)) > len(half) / 2 for half in (voters, outgoing))
+
+    for values in itertools.product(range(3), repeat=len(everybody)):
+        value_of = dict(zip(everybody, values, strict=True))
+        expected = max(v for v in range(3) if agree({m for m in everybody if value_of[m] >= v}))
+        assert quorum.reached(voters, value_of, outgoing) == expected
+    for votes in itertools.product((True, False, None), repeat=len(everybody)):
+        cast = {name: vote for name, vote in zip(everybody, votes, strict=True) if vote is not None}
+        if agree({m for m in everybody if cast.get(m) is True}):
+            expected = quorum.WON
+        elif agree({m for m in everybody if cast.get(m) is not False}):
+            expected = quorum.OPEN
+        else:
+            expected = quorum.LOST
+        assert quorum.tally(voters, cast, outgoing) == expected
+
+
 def test_only_voters_count() -> None:
     assert quorum.tally("abc", {"a": True, "x": True, "y": True}) == quorum.OPEN
