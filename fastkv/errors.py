@@ -111,6 +111,33 @@ class PreconditionFailed(FastKVError):
         """The key's current mod revision, 0 where the key does not exist."""
 
 
+class ChangeRefused(FastKVError):
+    """The change of members or leadership is not possible now; the message says why. Nothing has changed."""
+
+    code = "CHANGE_REFUSED"
+
+
+class Removed(FastKVError):
+    """The node was removed from the cluster; under the same data directory it cannot come back."""
+
+    code = "REMOVED"
+
+
+class WrongDisk(FastKVError):
+    """The cluster knows the node with another disk: its data directory was wiped, or two nodes use one id.
+
+    Remove the member and add it anew: without what it has acknowledged it must not vote.
+    """
+
+    code = "WRONG_DISK"
+
+
+class SessionExpired(FastKVError):
+    """The session of the write is not known any more: this attempt was not done, an earlier one may have been."""
+
+    code = "SESSION_EXPIRED"
+
+
 class NotDone(FastKVError):
     """The request was not carried out and never will be; trying again is safe."""
 
@@ -133,6 +160,12 @@ class NoSpace(NotDone):
     """The node's disk is full: writes are refused, reads go on. Free some space."""
 
     code = "NO_SPACE"
+
+
+class CorruptState(NotDone):
+    """The node's state differs from the others': it serves nothing. Wipe it and let it join anew; ask another node."""
+
+    code = "CORRUPT_STATE"
 
 
 class Timeout(NotDone):
@@ -171,11 +204,16 @@ _BY_STATUS: dict[int, type[FastKVError]] = {
     Status.FRAME_TOO_LARGE: TooLarge,
     Status.UNAUTHENTICATED: Unauthenticated,
     Status.WRONG_CLUSTER: WrongCluster,
+    Status.REMOVED: Removed,
+    Status.WRONG_DISK: WrongDisk,
+    Status.CHANGE_REFUSED: ChangeRefused,
     Status.NO_LEADER: Unavailable,
     Status.NOT_LEADER: Unavailable,
     Status.OVERLOADED: Overloaded,
     Status.NO_SPACE: NoSpace,
     Status.SHUTTING_DOWN: Unavailable,
+    Status.SESSION_EXPIRED: SessionExpired,
+    Status.CORRUPT_STATE: CorruptState,
     Status.TIMEOUT: Timeout,
     Status.CURSOR_EXPIRED: CursorExpired,
     Status.OUTCOME_UNKNOWN: OutcomeUnknown,

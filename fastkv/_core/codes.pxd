@@ -5,25 +5,29 @@ cpdef enum Opcode:
     HELLO = 0x01
     ERROR = 0x03
     PING = 0x04
+    GOODBYE = 0x05         # a clean stop: what was not answered before it was not done
     # what a client may ask
     GET = 0x10
     PUT = 0x11
     DELETE = 0x12
     SCAN = 0x13
     STATUS = 0x14
-    INCR = 0x15            # this and the next four: place reserved
+    INCR = 0x15            # this and the next three: place reserved
     TXN = 0x16
     WATCH = 0x17
     LEASE = 0x18
     SESSION = 0x19
-    LOG = 0x1A
+    LOG = 0x1A             # place reserved
+    ADMIN = 0x1B           # members and leadership; a peer forwards it with the same opcode
     # what a peer may say
     RAFT = 0x40
     APPEND = 0x41
     FORWARD = 0x42
     FORWARD_REPLY = 0x43
     PEER_STATUS = 0x44
-    SNAPSHOT = 0x45        # place reserved
+    SNAPSHOT_ASK = 0x45
+    SNAPSHOT_CHUNK = 0x46
+    ADMIN_REPLY = 0x47
 
 cpdef enum Status:
     OK = 0
@@ -39,12 +43,17 @@ cpdef enum Status:
     UNAUTHENTICATED = 10
     WRONG_CLUSTER = 11
     UNSUPPORTED = 12
+    REMOVED = 13           # to a peer: it was removed from the cluster
+    WRONG_DISK = 14        # to a peer: the cluster knows it with another disk
+    CHANGE_REFUSED = 15    # of members or leadership; nothing has changed
     # provably not done: safe to try again
     NO_LEADER = 20
     NOT_LEADER = 21        # between nodes only; never reaches a client
     OVERLOADED = 22
     NO_SPACE = 23
     SHUTTING_DOWN = 24
+    SESSION_EXPIRED = 25   # this attempt was not done; an earlier one may have been
+    CORRUPT_STATE = 26     # this node's state differs from the others': it serves nothing
     # a read that found no answer in time
     TIMEOUT = 30
     CURSOR_EXPIRED = 31
@@ -55,9 +64,9 @@ cpdef enum Kind:
     NOOP = 0
     ENTRY_PUT = 1
     ENTRY_DELETE = 2
-    ENTRY_CONFIG = 16      # this and the rest: place reserved
+    ENTRY_CONFIG = 16
     ENTRY_SESSION = 17
-    ENTRY_LEASE = 18
+    ENTRY_LEASE = 18       # this and the next: place reserved
     ENTRY_TXN = 19
 
 cpdef enum FrameFlag:
@@ -88,3 +97,4 @@ cpdef enum:
     RESULT_BYTES = 16
     MAX_KEY_BYTES = 511    # LMDB's bound
     PROTOCOL_VERSION = 1
+    SESSION_WINDOW = 1024  # of a session's writes, so many of the newest are remembered

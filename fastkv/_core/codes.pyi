@@ -7,11 +7,13 @@ RECORD_HEADER_BYTES: int
 RESULT_BYTES: int
 MAX_KEY_BYTES: int
 PROTOCOL_VERSION: int
+SESSION_WINDOW: int
 
 class Opcode(IntEnum):
     HELLO = 0x01
     ERROR = 0x03
     PING = 0x04
+    GOODBYE = 0x05
     GET = 0x10
     PUT = 0x11
     DELETE = 0x12
@@ -23,12 +25,15 @@ class Opcode(IntEnum):
     LEASE = 0x18
     SESSION = 0x19
     LOG = 0x1a
+    ADMIN = 0x1b
     RAFT = 0x40
     APPEND = 0x41
     FORWARD = 0x42
     FORWARD_REPLY = 0x43
     PEER_STATUS = 0x44
-    SNAPSHOT = 0x45
+    SNAPSHOT_ASK = 0x45
+    SNAPSHOT_CHUNK = 0x46
+    ADMIN_REPLY = 0x47
 
 class Status(IntEnum):
     OK = 0
@@ -44,11 +49,16 @@ class Status(IntEnum):
     UNAUTHENTICATED = 10
     WRONG_CLUSTER = 11
     UNSUPPORTED = 12
+    REMOVED = 13
+    WRONG_DISK = 14
+    CHANGE_REFUSED = 15
     NO_LEADER = 20
     NOT_LEADER = 21
     OVERLOADED = 22
     NO_SPACE = 23
     SHUTTING_DOWN = 24
+    SESSION_EXPIRED = 25
+    CORRUPT_STATE = 26
     TIMEOUT = 30
     CURSOR_EXPIRED = 31
     OUTCOME_UNKNOWN = 40

@@ -206,6 +206,17 @@ cdef class EntryBatch:
             self._checksum = xxh3_64_intdigest(self.data)
         return self._checksum
 
+    @property
+    def config(self):
+        """The membership that this batch puts into force: the body of its only entry, an ENTRY_CONFIG; else None.
+
+        Such an entry always has a batch of its own, so that looking for one costs nothing on the way of a write.
+        """
+        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.data)
+        if self.count != 1 or data[4] != Kind.ENTRY_CONFIG:
+            return None
+        return self.data[ENTRY_HEADER_BYTES:]
+
     def slice(self, Py_ssize_t start, Py_ssize_t stop):
         """Entries `start` to `stop - 1`, counted from 0, as a batch of their own. IndexError where there are none."""
         if not 0 <= start < stop <= self.count:

@@ -158,6 +158,28 @@ class RaftSettings:
         64 * MIB, "bytes", 1 * MIB, 16 * GIB,
         "Log entries kept in memory for followers that lag; older ones are read from disk.",
     )
+    snapshot_log_bytes: int = _whole(
+        256 * MIB, "bytes", 64 * KIB, 1024 * GIB,
+        "Log kept on disk for members that lag; one that needs older entries is sent a snapshot instead.",
+    )
+    snapshot_chunk_bytes: int = _whole(
+        256 * KIB, "bytes", 4 * KIB, 8 * MIB, "How much of a snapshot one message carries."
+    )
+    snapshot_window_bytes: int = _whole(
+        2 * MIB, "bytes", 4 * KIB, 256 * MIB, "How much of a snapshot may be on its way to a node that fetches one."
+    )
+    snapshot_timeout_ms: int = _whole(
+        1000, "ms", 10, 600_000, "A node that fetches a snapshot asks another member after so long without an answer."
+    )
+    reads: str = _setting(
+        "read-index",
+        Rule(
+            str,
+            "How linearizable reads are confirmed: by a round of messages, or by the leader's lease, which trusts "
+            "clocks to run at rates within 10 % of each other.",
+            choices=("read-index", "lease"),
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
