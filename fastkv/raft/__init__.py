@@ -6,7 +6,8 @@ reorderings there are. While a majority can talk, the cluster makes progress.
 
 **What goes in.** `Raft` is told what happened: a `tick` of time passed, a `Message` came (`step`), clients want a batch
 of commands appended (`propose`) or a read confirmed (`read`), entries are durable (`persisted`) or applied (`applied`),
-a link broke (`unreachable`).
+a link broke (`unreachable`), somebody wants other members (`change`) or another leader (`transfer`), a snapshot is
+installed (`restored`).
 
 **What comes out.** `take_ready` says what is to be done: what to persist, what to send before and what only after that
 is durable, what to apply, which reads to serve. `ready.py` is the contract, and the reason why each order is safe.
@@ -17,7 +18,10 @@ disks have it, and it is of the leader's own term, the commit index moves, and t
 
 **How a read travels.** `read` joins the next round. The round begins with heartbeats; when a majority has answered
 them, the leader was still the leader after the read was asked for, and so the commit index noted at its beginning
-covers everything that was acknowledged before it.
+covers everything that was acknowledged before it. While a leader's *lease* holds, it may answer without a round.
+
+**How the membership changes.** By entries of the log, in two steps, with learners that catch up before they vote; what
+is in force is what the newest such entry in the log says, committed or not.
 
 **Where to read on**, in this order, with the chapter of Ongaro's thesis ("Consensus: Bridging Theory and Practice",
 2014) that each implements:
@@ -32,15 +36,28 @@ covers everything that was acknowledged before it.
 | `leader` | replication, the commit rule, check-quorum | 3.5, 3.6.2, 6.2, 10.2.1 |
 | `progress` | what a leader knows of one follower | 10.2.1 |
 | `reads` | ReadIndex | 6.4 |
+| `lease` | reads without a round | 6.4.1 |
+| `membership`, `reconfigure` | who belongs to the cluster; how that changes | 4 |
+| `transfer` | handing leadership over | 3.10 |
+| `snapshots` | followers that need what was cut | 5 |
 | `log`, `quorum` | the log in memory; majorities | 3.5; 4.3 |
 
-**Caveats.** Membership is fixed when a `Raft` is made; joint consensus (4.3) has its place in `quorum`, whose functions
-take the voters they count. There are no snapshots yet: the log may be cut only up to `low_water`, which every member
-has, and a member that lost its disk cannot catch up once the log has been cut. Leadership is not handed over on a
-clean stop. Reads always cost a round; leases need a bound on clocks, and come with it.
+**Caveats.** Snapshots are neither made nor moved here: Raft says who needs one, and is told when it is there. Leases
+are as good as the bound on clocks that `RaftConfig.lease_ns` was computed with. A member whose disk was lost must not
+come back under its old identity; who runs Raft has to see to that (`Member.disk`).
 """
 
 from fastkv.raft.log import LogReader, RaftLog
+from fastkv.raft.membership import (
+    AddMember,
+    ChangeRefused,
+    Member,
+    Membership,
+    NoteDisk,
+    Promote,
+    Readdress,
+    Remove,
+)
 from fastkv.raft.messages import Message
 from fastkv.raft.raft import Raft
 from fastkv.raft.ready import Ready
@@ -57,6 +74,7 @@ from fastkv.raft.types import (
     ProposalRefused,
     RaftConfig,
     ReadState,
+    Transferring,
 )
 
 __all__ = [
@@ -65,16 +83,25 @@ __all__ = [
     "LEADER",
     "LEARNER",
     "PRE_CANDIDATE",
+    "AddMember",
+    "ChangeRefused",
     "InvariantBroken",
     "Leadership",
     "LogReader",
+    "Member",
+    "Membership",
     "Message",
     "NotLeader",
+    "NoteDisk",
     "Overloaded",
+    "Promote",
     "ProposalRefused",
     "Raft",
     "RaftConfig",
     "RaftLog",
     "ReadState",
+    "Readdress",
     "Ready",
+    "Remove",
+    "Transferring",
 ]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkv.raft import leader, quorum
-from fastkv.raft.messages import PRE_VOTE, PRE_VOTE_REPLY, VOTE, VOTE_REPLY, Message
+from fastkv.raft.messages import PRE_VOTE, PRE_VOTE_REPLY, TRANSFERRED, VOTE, VOTE_REPLY, Message
 from fastkv.raft.types import CANDIDATE, LEADER, PRE_CANDIDATE
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
 
 
-def campaign(raft: Raft, *, pre_vote: bool) -> None:
+def campaign(raft: Raft, *, pre_vote: bool, transferred: bool = False) -> None:
     """Ask the others for their votes, or first whether they would give them (thesis 9.6).
 
     A pre-candidate changes neither its term nor anybody else's, so a member that was cut off does not disturb the
-    others when it comes back with a log that cannot win.
+    others when it comes back with a log that cannot win. Who was asked to campaign by the leader needs no leave.
     """
     raft.become_follower(raft.term, "")
     if pre_vote:
@@ -28,8 +28,11 @@ def campaign(raft: Raft, *, pre_vote: bool) -> None:
     raft.votes = {raft.node_id: True}
     # Our own vote must not be forgotten once anybody has been asked (thesis 3.8): not before the disk has it.
     send = raft.send if pre_vote else raft.send_once_durable
+    context = TRANSFERRED if transferred else 0
+    index, log_term = raft.log.last_index, raft.log.last_term
     for peer in raft.peers:
-        send(Message(kind, raft.node_id, peer, term, index=raft.log.last_index, log_term=raft.log.last_term))
+        if raft.membership.votes(peer):
+            send(Message(kind, raft.node_id, peer, term, index=index, log_term=log_term, context=context))
     _count(raft)
 
 
@@ -63,7 +66,7 @@ def heard_vote_reply(raft: Raft, message: Message) -> None:
 
 
 def _count(raft: Raft) -> None:
-    outcome = quorum.tally(raft.config.voters, raft.votes)
+    outcome = quorum.tally(raft.membership.voters, raft.votes, raft.membership.outgoing)
     if outcome == quorum.LOST:
         raft.become_follower(raft.term, "")
     elif outcome == quorum.WON:

@@ -6,29 +6,29 @@ from typing import TYPE_CHECKING
 
 from fastkv.log_types import Segment
 from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT_REPLY, Message
-from fastkv.raft.types import FOLLOWER, LEADER, InvariantBroken
+from fastkv.raft.types import FOLLOWER, LEADER, LEARNER, InvariantBroken
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
 
 
-def _follow(raft: Raft, message: Message) -> None:
+def follow(raft: Raft, message: Message) -> None:
     """The sender leads this term."""
     if raft.role == LEADER:
         raise InvariantBroken(f"{message.frm} and {raft.node_id} both lead term {raft.term}")
-    if raft.role != FOLLOWER or raft.leader != message.frm:
+    if raft.role not in (FOLLOWER, LEARNER) or raft.leader != message.frm:
         raft.become_follower(raft.term, message.frm)
-    raft.elapsed = 0
+    raft.elapsed = raft.since_leader = 0
     raft.low_water = max(raft.low_water, message.low_water)
 
 
 def heard_append(raft: Raft, message: Message) -> None:
     """AppendEntries: append what is new, replace what conflicts, and acknowledge once it is durable."""
-    _follow(raft, message)
+    follow(raft, message)
     log = raft.log
     if message.index < log.base_index:
         # A late message about entries that are long committed and cut here; they match (leader completeness).
-        _acknowledge(raft, message, raft.commit_index)
+        acknowledge(raft, message.frm, raft.commit_index)
         return
     if not log.matches(message.index, message.log_term):
         hint_index, hint_term = log.last_not_above(message.index, message.log_term)
@@ -51,7 +51,7 @@ def heard_append(raft: Raft, message: Message) -> None:
     raft.verified_index = max(raft.verified_index, verified)
     # min(leader's commit, last verified entry): what lies behind may be another leader's (paper figure 2).
     raft.commit_to(min(message.commit, raft.verified_index))
-    _acknowledge(raft, message, verified)
+    acknowledge(raft, message.frm, verified)
 
 
 def _take(raft: Raft, segment: Segment) -> None:
@@ -71,13 +71,14 @@ def _take(raft: Raft, segment: Segment) -> None:
         raft.store(segment.slice(index, segment.last_index))
 
 
-def _acknowledge(raft: Raft, message: Message, index: int) -> None:
-    raft.send_once_durable(Message(APPEND_REPLY, raft.node_id, message.frm, raft.term, index=index))
+def acknowledge(raft: Raft, to: str, index: int) -> None:
+    """Tell the leader, once it is true, that everything up to `index` is durable here and equal to its own."""
+    raft.send_once_durable(Message(APPEND_REPLY, raft.node_id, to, raft.term, index=index))
 
 
 def heard_heartbeat(raft: Raft, message: Message) -> None:
     """The leader is there. The answer says so at once: it promises nothing about the disk."""
-    _follow(raft, message)
+    follow(raft, message)
     # What we acknowledged in this term matches, also where we have forgotten that since, in a restart.
     raft.verified_index = max(raft.verified_index, message.index)
     raft.commit_to(min(message.commit, raft.verified_index))
@@ -98,3 +99,9 @@ def heard_read_index_reply(raft: Raft, message: Message) -> None:
     if raft.leader == message.frm:
         raft.commit_to(min(message.commit, raft.verified_index))
         raft.reads.confirmed_by_leader(message.context, message.index)
+
+
+def heard_timeout_now(raft: Raft, message: Message) -> None:
+    """The leader hands over to us: campaign at once, with leave to disturb (thesis 3.10)."""
+    if raft.leader == message.frm:
+        raft.campaign(transferred=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fastkv._core.entry import BatchBuilder, EntryBatch
 from fastkv.log_types import Segment
-from fastkv.raft import quorum
+from fastkv.raft import quorum, reconfigure, snapshots, transfer
 from fastkv.raft.messages import APPEND, HEARTBEAT, Message
-from fastkv.raft.progress import CUT, PROBE, REPLICATE, Progress
+from fastkv.raft.progress import PROBE, REPLICATE, Progress
 from fastkv.raft.types import LEADER, InvariantBroken
 
 if TYPE_CHECKING:
@@ -54,10 +54,12 @@ def take_office(raft: Raft) -> None:
     raft.elapsed = 0
     raft.heartbeat_elapsed = 0
     raft.verified_index = raft.log.last_index
-    raft.progress = {peer: Progress(raft.log.last_index + 1) for peer in raft.peers}
+    raft.progress = {peer: Progress(raft.log.last_index + 1, raft.ticks) for peer in raft.peers}
+    raft.lease.reset()
     noop = BatchBuilder()
     noop.append(NOOP_KIND, b"")
     append(raft, noop.take())
+    raft.mark = raft.newer_mark = raft.log.last_index
 
 
 def append(raft: Raft, batch: EntryBatch) -> int:
@@ -73,12 +75,15 @@ def append(raft: Raft, batch: EntryBatch) -> int:
 def tick(raft: Raft) -> None:
     """Send heartbeats; step down without a quorum."""
     config = raft.config
+    transfer.tick(raft)
     if raft.elapsed >= config.election_ticks:
         raft.elapsed = 0
         if config.check_quorum and not _quorum_active(raft):
             # A leader that is cut off must not keep its clients waiting (thesis 6.2).
             raft.become_follower(raft.term, "")
             return
+        raft.mark, raft.newer_mark = raft.newer_mark, raft.log.last_index
+        reconfigure.promote_learners(raft)
     raft.heartbeat_elapsed += 1
     if raft.heartbeat_elapsed >= config.heartbeat_ticks:
         raft.heartbeat_elapsed = 0
@@ -88,25 +93,49 @@ def tick(raft: Raft) -> None:
 
 
 def _quorum_active(raft: Raft) -> bool:
-    active = {raft.node_id: True}
-    for peer in raft.peers:
-        progress = raft.progress[peer]
-        if progress.recently_active:
-            active[peer] = True
-        progress.recently_active = False
-    return quorum.tally(raft.config.voters, active) == quorum.WON
+    active = {peer: True for peer in (raft.node_id, *raft.peers) if is_active(raft, peer)}
+    return quorum.tally(raft.membership.voters, active, raft.membership.outgoing) == quorum.WON
+
+
+def is_active(raft: Raft, node_id: str) -> bool:
+    """Whether a member has been heard from within an election timeout."""
+    if node_id == raft.node_id:
+        return True
+    progress = raft.progress.get(node_id)
+    return progress is not None and raft.ticks - progress.heard <= raft.config.election_ticks
+
+
+def caught_up(raft: Raft, node_id: str) -> bool:
+    """Whether a member has what was the whole log one to two election timeouts ago, and so will soon have all of it.
+
+    The rounds of thesis 4.2.1, with the clock for a measure: what is left to send takes less than an election timeout.
+    """
+    progress = raft.progress.get(node_id)
+    return progress is not None and progress.state == REPLICATE and progress.match >= raft.mark
 
 
 def heard_from(raft: Raft, peer: str) -> None:
     """A message of this term came from a member: it is there."""
     progress = raft.progress.get(peer)
     if progress is not None:
-        progress.recently_active = True
+        progress.heard = raft.ticks
+
+
+def members_changed(raft: Raft) -> None:
+    """Who is new is sent the log, who is gone is not; and what makes a majority may be another number now."""
+    # A new one's probe is the entry that brings it in.
+    raft.progress = {
+        peer: raft.progress.get(peer) or Progress(raft.log.last_index, raft.ticks) for peer in raft.peers
+    }
+    if raft.transferee not in raft.membership.voters:
+        raft.transferee = ""
+    raft.replicate_due = True
+    maybe_commit(raft)
 
 
 def send_heartbeats(raft: Raft) -> None:
-    """To everybody, with the newest read round: an answer confirms that round and all before it."""
-    context = raft.reads.newest_round
+    """To everybody, as a new round: an answer confirms that round and all before it."""
+    context = raft.reads.begin_round()
     low_water = _low_water(raft)
     for peer in raft.peers:
         raft.send(
@@ -151,7 +180,7 @@ def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
     while progress.inflight_bytes < config.max_inflight_bytes:
         first = progress.next
         if first <= raft.log.base_index:
-            progress.state = CUT        # it needs what nobody has any more in a log
+            _needs_snapshot(raft, peer)
             return
         segments = raft.log.slice(first, config.max_append_bytes, config.max_append_entries)
         if not segments and not even_empty:
@@ -162,6 +191,11 @@ def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
             progress.sent(last, sum(segment.nbytes for segment in segments))
         if progress.state == PROBE or not segments:
             return
+
+
+def _needs_snapshot(raft: Raft, peer: str) -> None:
+    raft.progress[peer].cut_off()
+    snapshots.tell_cut(raft, peer)
 
 
 def _send_append(raft: Raft, peer: str, prev_index: int, segments: list[Segment]) -> None:
@@ -199,7 +233,10 @@ def heard_append_reply(raft: Raft, message: Message) -> None:
         return                      # not of this log: no member of this term can have it
     was_replicating = progress.state == REPLICATE
     if progress.acknowledged(message.index):
+        transfer.go_on(raft)
         maybe_commit(raft)
+        if raft.role != LEADER:
+            return                  # what was committed is our own removal
     if not was_replicating or progress.next <= raft.log.last_index:
         send_entries(raft, message.frm)
 
@@ -214,8 +251,8 @@ def heard_heartbeat_reply(raft: Raft, message: Message) -> None:
     if not progress.check_due:
         return
     progress.check_due = False
-    if progress.state == PROBE and progress.next <= raft.log.base_index:
-        progress.state = CUT
+    if progress.next <= raft.log.base_index:
+        _needs_snapshot(raft, message.frm)
     elif progress.state == PROBE or (progress.state == REPLICATE and progress.match < progress.next - 1):
         # A probe, or what was sent ahead, is not answered. Perhaps it is under way, perhaps it or the answer is lost:
         # an empty APPEND behind it finds out. It is acknowledged if everything before it is there, and else refused.
@@ -232,8 +269,9 @@ def maybe_commit(raft: Raft) -> None:
     """Commit what a majority has on disk, if its last entry is of this term (thesis 3.6.2, figure 3.7)."""
     matches = {peer: progress.match for peer, progress in raft.progress.items()}
     matches[raft.node_id] = raft.durable_index
-    index = quorum.reached(raft.config.voters, matches)
+    index = quorum.reached(raft.membership.voters, matches, raft.membership.outgoing)
     if index > raft.commit_index and raft.log.matches(index, raft.term):
         raft.commit_to(index)
         raft.uncommitted.committed(index)
         raft.reads.committed()
+        reconfigure.go_on(raft)

@@ -168,6 +168,19 @@ class RaftLog:
             self.evict(index)
             self.base_index, self.base_term = index, term
 
+    def restore(self, index: int, term: int) -> None:
+        """A snapshot that is on the disk holds the entries up to `index`, which match ours: those are not needed."""
+        self.durable_index = max(self.durable_index, index)
+        self.cut(index, term)
+
+    def reset(self, index: int, term: int) -> None:
+        """A snapshot that is on the disk ends with `index`; nothing of this log belongs behind it."""
+        self._segments.clear()
+        self._firsts.clear()
+        self.nbytes_in_memory = 0
+        self.base_index = self.last_index = self.durable_index = index
+        self.base_term = self.last_term = term
+
     def evict(self, index: int) -> None:
         """Forget entries up to `index` in memory, whole segments only; never those that are not on the disk yet.
 

@@ -4,7 +4,7 @@ Kinds are plain ints so that a dispatch is one table look-up. What a field means
 
 | kind | index, log_term | commit | hint_index, hint_term | context |
 |---|---|---|---|---|
-| PRE_VOTE, VOTE | the candidate's last entry | | | |
+| PRE_VOTE, VOTE | the candidate's last entry | | | VOTE: `TRANSFERRED` where the leader asked for it |
 | PRE_VOTE_REPLY, VOTE_REPLY | `reject` says no | | | |
 | APPEND | the entry before `segments` | the leader's | | |
 | APPEND_REPLY | last entry that is durable and matches; rejected: the `index` of the APPEND | | where to look next | |
@@ -12,9 +12,8 @@ Kinds are plain ints so that a dispatch is one table look-up. What a field means
 | HEARTBEAT_REPLY | the follower's last index | | | the round it confirms |
 | READ_INDEX | | | | the asker's context |
 | READ_INDEX_REPLY | the read index | the leader's | | the asker's context |
-
-TIMEOUT_NOW (leadership transfer, thesis 3.10), SNAPSHOT and SNAPSHOT_REPLY (log compaction, thesis 5) have their
-numbers reserved.
+| TIMEOUT_NOW | | | | |
+| SNAPSHOT | the entry up to which the sender has cut its log | | | |
 """
 
 from __future__ import annotations
@@ -33,7 +32,9 @@ READ_INDEX = 9
 READ_INDEX_REPLY = 10
 TIMEOUT_NOW = 11
 SNAPSHOT = 12
-SNAPSHOT_REPLY = 13
+
+TRANSFERRED = 1
+"""The `context` of a VOTE that the leader has asked for: stickiness does not hold against it."""
 
 KIND_NAMES = {
     PRE_VOTE: "PreVote",
@@ -46,6 +47,8 @@ KIND_NAMES = {
     HEARTBEAT_REPLY: "HeartbeatReply",
     READ_INDEX: "ReadIndex",
     READ_INDEX_REPLY: "ReadIndexReply",
+    TIMEOUT_NOW: "TimeoutNow",
+    SNAPSHOT: "Snapshot",
 }
 
 NO_SEGMENTS: list[Segment] = []

@@ -3,7 +3,7 @@
 * PROBE: where the logs part is not known; one APPEND at a time, until one is answered.
 * REPLICATE: the logs match up to `match`; APPENDs are pipelined (thesis 10.2.1). `next` is moved on as they are sent,
   before any answer, and the bytes under way stay within a window.
-* CUT: the follower needs entries that this leader has cut. It gets heartbeats only; a snapshot has to help it.
+* CUT: the follower needs entries that this leader has cut. It is told so, and sent heartbeats; it fetches a snapshot.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ STATE_NAMES = ("probe", "replicate", "cut")
 class Progress:
     """One follower, as seen by the leader of one term."""
 
-    __slots__ = ("_inflight", "check_due", "inflight_bytes", "match", "next", "probing", "recently_active", "state")
+    __slots__ = ("_inflight", "check_due", "heard", "inflight_bytes", "match", "next", "probing", "state")
 
-    def __init__(self, next_index: int) -> None:
+    def __init__(self, next_index: int, now: int) -> None:
         self.state = PROBE
         self.match = 0
         """The last entry known to be durable there and equal to ours."""
@@ -32,8 +32,8 @@ class Progress:
         """A probe is under way: send no second one."""
         self.check_due = False
         """A heartbeat interval has passed since it was last asked whether anything was lost."""
-        self.recently_active = False
-        """Heard from since the last check of the quorum."""
+        self.heard = now
+        """The tick in which it was last heard from; that of its beginning, so that everybody has a first chance."""
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
 
@@ -73,6 +73,11 @@ class Progress:
         self.next = max(min(rejected_index, next_index), self.match + 1)
         self.probing = False
         return True
+
+    def cut_off(self) -> None:
+        """It needs what has been cut: nothing is sent to it until it says that it has restored a snapshot."""
+        self.back_to_probe()
+        self.state = CUT
 
     def back_to_probe(self) -> None:
         """What is under way may be lost: find out again where the logs match."""

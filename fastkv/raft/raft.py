@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastkv.log_types import HardState, Segment
-from fastkv.raft import election, follower, leader
+from fastkv.raft import election, follower, leader, reconfigure, snapshots, transfer
+from fastkv.raft.lease import Lease
 from fastkv.raft.log import RaftLog
+from fastkv.raft.membership import Change, Membership
 from fastkv.raft.messages import (
     APPEND,
     APPEND_REPLY,
@@ -22,21 +25,27 @@ from fastkv.raft.messages import (
     PRE_VOTE_REPLY,
     READ_INDEX,
     READ_INDEX_REPLY,
+    SNAPSHOT,
+    TIMEOUT_NOW,
+    TRANSFERRED,
     VOTE,
     VOTE_REPLY,
     Message,
 )
 from fastkv.raft.reads import ReadRounds
 from fastkv.raft.ready import Ready
+from fastkv.raft.reconfigure import History
 from fastkv.raft.types import (
     FOLLOWER,
     LEADER,
+    LEARNER,
     InvariantBroken,
     Leadership,
     NotLeader,
     Overloaded,
     RaftConfig,
     ReadState,
+    Transferring,
     require,
 )
 
@@ -45,7 +54,7 @@ if TYPE_CHECKING:
     from fastkv.raft.progress import Progress
 
 NOBODY = ""
-FROM_LEADER = (APPEND, HEARTBEAT)
+FROM_LEADER = (APPEND, HEARTBEAT, SNAPSHOT, TIMEOUT_NOW)
 
 
 class _Write:
@@ -65,8 +74,11 @@ class _Write:
 class Raft:
     """One member. Deterministic: the same inputs and the same `rng` give the same outputs.
 
-    Inputs: `tick`, `step`, `propose`, `read`, `persisted`, `applied`, `unreachable`, `campaign`. Output: `take_ready`.
-    Nothing here blocks, and nothing is sent or stored but through `Ready`.
+    Inputs: `tick`, `step`, `propose`, `read`, `persisted`, `applied`, `unreachable`, `campaign`, `change`, `transfer`,
+    `step_down`, `restored`. Output: `take_ready`. Nothing here blocks, and nothing is sent or stored but by a `Ready`.
+
+    `membership` is what the state machine says of the members at `applied`, and `configurations` the ENTRY_CONFIG
+    entries that the log has behind that, as (index, body).
     """
 
     def __init__(
@@ -76,20 +88,33 @@ class Raft:
         log: RaftLog,
         rng: random.Random,
         *,
+        membership: Membership,
         applied: int = 0,
+        configurations: Iterable[tuple[int, bytes]] = (),
     ) -> None:
         require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
         require(applied >= log.base_index, f"the log begins behind {log.base_index}, the state machine is at {applied}")
         require(hard_state.term >= log.last_term, f"the log ends in term {log.last_term}, after term {hard_state.term}")
         self.config = config
         self.node_id = config.node_id
-        self.peers = tuple(voter for voter in config.voters if voter != config.node_id)
+        self.history = History(applied, membership)
+        for index, body in configurations:
+            if index > applied:
+                self.history.append(index, Membership.decode(body))
+        self.membership = self.history.newest
+        """What is in force: the newest in the log, committed or not (thesis 4.1)."""
+        self.peers = self.membership.peers_of(config.node_id)
         self.log = log
         self.rng = rng
         self.term = hard_state.term
         self.vote = hard_state.vote
-        self.role = FOLLOWER
+        self.role = self._passive_role()
         self.leader = NOBODY
+        self.may_lead = True
+        """False while this node's disk is not fit for a leader's: it does not campaign then."""
+        self.now_ns = 0
+        """The caller's monotonic clock; never ahead of it."""
+        self.ticks = 0
         self.commit_index = max(applied, min(hard_state.commit, log.last_index))
         self.applied_index = applied
         self.verified_index = 0
@@ -99,9 +124,17 @@ class Raft:
         self.votes: dict[str, bool] = {}
         self.progress: dict[str, Progress] = {}
         self.reads = ReadRounds(self)
+        self.lease = Lease(config.lease_ns)
         self.uncommitted = leader.Uncommitted()
+        self.mark = self.newer_mark = 0
+        """Where a leader's log ended one to two election timeouts ago, and less than one: see `leader.caught_up`."""
+        self.transferee = NOBODY
+        """To whom this leader is handing over."""
+        self.transfer_elapsed = 0
         self.elapsed = 0
         """Ticks since this follower heard from a leader, or since this leader last checked its quorum."""
+        self.since_leader = 0 if hard_state.term else config.election_ticks
+        """Ticks since a leader was heard, of whichever term; one that just started may have answered one before."""
         self.heartbeat_elapsed = 0
         self.election_timeout = 0
         self.replicate_due = False
@@ -113,27 +146,34 @@ class Raft:
         self._handed_out = applied
         self._read_states: list[ReadState] = []
         self._reads_failed: list[int] = []
-        self._told_leadership = Leadership(FOLLOWER, NOBODY, self.term)
+        self._told_leadership = Leadership(self.role, NOBODY, self.term)
+        self._told_membership = self.membership
+        self.snapshot_wanted = 0
         self.draw_timeout()
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One tick of time."""
+        self.ticks += 1
         self.elapsed += 1
+        self.since_leader += 1
         if self.role == LEADER:
             leader.tick(self)
         elif self.elapsed >= self.election_timeout:
             self.campaign()
 
-    def campaign(self) -> None:
-        """Try to become leader now (thesis 3.4; with pre-vote, 9.6)."""
-        if self.role != LEADER:
-            election.campaign(self, pre_vote=self.config.pre_vote)
+    def campaign(self, *, transferred: bool = False) -> None:
+        """Try to become leader now (thesis 3.4; with pre-vote, 9.6), or with the leader's leave (3.10)."""
+        if self.role != LEADER and self.may_lead and self.membership.votes(self.node_id):
+            election.campaign(self, pre_vote=self.config.pre_vote and not transferred, transferred=transferred)
 
     def step(self, message: Message) -> None:
-        """Take a message from another member. Late, duplicate and foreign ones are harmless."""
-        if message.frm not in self.config.voters or message.to != self.node_id:
+        """Take a message from another node. Late and duplicate ones are harmless.
+
+        Also from one that is no member as far as this node knows: what it knows may be old (thesis 4.1).
+        """
+        if message.to != self.node_id:
             return
         if message.term > self.term:
             if not self._newer_term(message):
@@ -148,9 +188,11 @@ class Raft:
             handler(self, message)
 
     def propose(self, batch: EntryBatch) -> tuple[int, int]:
-        """Append a batch to the leader's log: (index of its first entry, term). Raises NotLeader or Overloaded."""
+        """Append a batch to the leader's log: (index of its first entry, term). Raises a ProposalRefused."""
         if self.role != LEADER:
             raise NotLeader(self.leader)
+        if self.transferee:
+            raise Transferring(self.transferee)
         if not self.uncommitted.has_room(batch.nbytes, self.config.max_uncommitted_bytes):
             raise Overloaded(f"{self.uncommitted.nbytes} bytes are waiting to be committed")
         return leader.append(self, batch), self.term
@@ -158,6 +200,28 @@ class Raft:
     def read(self, context: int) -> None:
         """Ask for a read index (thesis 6.4), in any role. The answer comes in `Ready.reads` or `Ready.reads_failed`."""
         self.reads.ask(context)
+
+    def lease_holds(self, now_ns: int) -> bool:
+        """Whether this node leads, knows what is committed, and nobody else can lead at `now_ns` (thesis 6.4.1)."""
+        return self.role == LEADER and self.lease.holds(now_ns) and self.reads.knows_commit()
+
+    def change(self, change: Change) -> int:
+        """Begin a change of members (thesis 4): the index of its first entry. Raises NotLeader or ChangeRefused."""
+        return reconfigure.propose(self, change)
+
+    def transfer(self, to: str = NOBODY) -> str:
+        """Hand leadership over (thesis 3.10), to the best voter if none is named: whom. NotLeader or ChangeRefused."""
+        return transfer.begin(self, to)
+
+    def step_down(self) -> None:
+        """Lead no more, and not wait for a transfer to come about."""
+        if self.role == LEADER:
+            transfer.hand_over(self)
+            self.become_follower(self.term, NOBODY)
+
+    def restored(self, index: int, term: int, membership: Membership) -> None:
+        """The state machine and the log on disk are at entry `index` now, by a snapshot (thesis 5.3)."""
+        snapshots.restored(self, index, term, membership)
 
     @property
     def durable_index(self) -> int:
@@ -206,6 +270,8 @@ class Raft:
             or self.reads.round_due
             or (self.term, self.vote) != self._told_hard_state
             or (self.role, self.leader, self.term) != self._told_leadership
+            or self.membership is not self._told_membership
+            or self.snapshot_wanted
         )
 
     def take_ready(self) -> Ready:
@@ -224,7 +290,11 @@ class Raft:
             reads=self._read_states,
             reads_failed=self._reads_failed,
             leadership=leadership,
+            membership=None if self.membership is self._told_membership else self.membership,
+            snapshot_wanted=self.snapshot_wanted,
         )
+        self._told_membership = self.membership
+        self.snapshot_wanted = 0
         if self._unstable:
             self._writes.append(_Write(self._unstable[-1]))
         self._unstable = []
@@ -261,7 +331,8 @@ class Raft:
     def _newer_term(self, message: Message) -> bool:
         """The sender is in a later term. Whether the message is to be handled."""
         kind = message.kind
-        if kind in (PRE_VOTE, VOTE) and self._has_leader():
+        transferred = kind == VOTE and message.context == TRANSFERRED
+        if kind in (PRE_VOTE, VOTE) and self._has_leader() and not transferred:
             # Leader stickiness (thesis 4.2.3): who hears a leader neither votes nor moves to a later term.
             return False
         if kind == PRE_VOTE or (kind == PRE_VOTE_REPLY and not message.reject):
@@ -282,7 +353,7 @@ class Raft:
         """Whether this node leads, or heard from a leader within the smallest election timeout."""
         if not self.config.check_quorum:
             return False
-        return self.role == LEADER or (self.leader != NOBODY and self.elapsed < self.config.election_ticks)
+        return self.role == LEADER or self.since_leader < self.config.election_ticks
 
     def become_follower(self, term: int, leader_id: str) -> None:
         """Enter `term`, or give up a candidacy or leadership within it, and follow `leader_id` (empty: not known)."""
@@ -291,13 +362,20 @@ class Raft:
             self.term = term
             self.vote = NOBODY
         self.reads.leadership_changed()
-        self.role = FOLLOWER
+        self.lease.reset()
+        self.transferee = NOBODY
+        if self.role == LEADER:
+            self.since_leader = self.config.election_ticks      # nobody's lease hangs on this node's own silence
+        self.role = self._passive_role()
         self.leader = leader_id
         self.verified_index = 0
         self.progress = {}
         self.uncommitted.clear()
         self.elapsed = 0
         self.draw_timeout()
+
+    def _passive_role(self) -> int:
+        return FOLLOWER if self.membership.votes(self.node_id) else LEARNER
 
     # -- what the rules use ------------------------------------------------------------------------------------------
 
@@ -317,6 +395,21 @@ class Raft:
         """Append to the log, and have it persisted."""
         self.log.append(segment)
         self._unstable.append(segment)
+        body = segment.batch.config
+        if body is not None:
+            self.history.append(segment.first_index, Membership.decode(body))
+            self.membership_changed()
+
+    def membership_changed(self) -> None:
+        """The log says something else of the members than before; it counts at once (thesis 4.1)."""
+        self.membership = self.history.newest
+        self.peers = self.membership.peers_of(self.node_id)
+        if self.role == LEADER:
+            leader.members_changed(self)
+        elif self.role in (FOLLOWER, LEARNER):
+            self.role = self._passive_role()
+        elif not self.membership.votes(self.node_id):
+            self.become_follower(self.term, NOBODY)
 
     def cut_conflict(self, from_index: int) -> None:
         """Drop the entries from `from_index` on: they are another leader's and were never committed (paper 5.3)."""
@@ -328,6 +421,19 @@ class Raft:
         if kept and kept[-1].last_index >= from_index:
             kept[-1] = kept[-1].slice(kept[-1].first_index, from_index - 1)
         self._unstable = kept
+        if self.history.truncate(from_index):
+            self.membership_changed()
+
+    def drop_log(self) -> None:
+        """Nothing that was handed out to be written belongs to the log any more."""
+        require(not self._unstable, "entries that were never handed out are dropped")
+        for write in self._writes:
+            write.lasting_index = 0
+
+    def skip_to(self, index: int) -> None:
+        """The state machine has the entries up to `index` from elsewhere."""
+        self.commit_index = self.verified_index = max(self.commit_index, index)
+        self.applied_index = self._handed_out = index
 
     def commit_to(self, index: int) -> None:
         """The entries up to `index` are committed."""
@@ -335,6 +441,7 @@ class Raft:
             if index > self.log.last_index:
                 raise InvariantBroken(f"commit index {index} is behind the log's end {self.log.last_index}")
             self.commit_index = index
+            self.history.committed(index)
 
     def answer_read(self, context: int, index: int) -> None:
         """A read asked for here is confirmed."""
@@ -356,4 +463,6 @@ HANDLERS = {
     HEARTBEAT_REPLY: leader.heard_heartbeat_reply,
     READ_INDEX: leader.heard_read_index,
     READ_INDEX_REPLY: follower.heard_read_index_reply,
+    TIMEOUT_NOW: follower.heard_timeout_now,
+    SNAPSHOT: snapshots.heard_snapshot,
 }

@@ -40,11 +40,13 @@ class _Asked:
 class ReadRounds:
     """The reads that wait for a confirmation: on a leader everybody's, on a follower its own."""
 
-    __slots__ = ("_acknowledged", "_early", "_forwarded", "_raft", "_unsent", "_waiting", "newest_round")
+    __slots__ = ("_acknowledged", "_confirmed", "_early", "_forwarded", "_raft", "_unsent", "_waiting", "newest_round")
 
     def __init__(self, raft: Raft) -> None:
         self._raft = raft
         self.newest_round = 0
+        """Every round of heartbeats has a number, in all terms of this member's life."""
+        self._confirmed = 0
         self._early: list[tuple[str, int]] = []
         self._unsent: list[tuple[str, int]] = []
         self._waiting: deque[_Asked] = deque()
@@ -71,7 +73,7 @@ class ReadRounds:
 
     def ask_for(self, node_id: str, context: int) -> None:
         """Leader: somebody asks for a read index."""
-        if self._knows_commit():
+        if self.knows_commit():
             self._unsent.append((node_id, context))
         elif len(self._early) < WAITING_LIMIT:
             self._early.append((node_id, context))
@@ -80,33 +82,41 @@ class ReadRounds:
 
     def committed(self) -> None:
         """Leader: the commit index moved, and with it perhaps into the own term."""
-        if self._early and self._knows_commit():
+        if self._early and self.knows_commit():
             self._unsent += self._early
             self._early = []
 
-    def _knows_commit(self) -> bool:
+    def knows_commit(self) -> bool:
+        """Leader: an entry of the own term is committed, and with it everything before (thesis 6.4, step 1)."""
         return self._raft.log.matches(self._raft.commit_index, self._raft.term)
 
     def start_round(self) -> None:
         """Leader: begin a round for the reads that came since the last one."""
+        if self._unsent:
+            leader.send_heartbeats(self._raft)
+
+    def begin_round(self) -> int:
+        """Leader: a round of heartbeats is about to leave, and the reads before it take part in it; its number."""
         raft = self._raft
-        if not self._unsent:
-            return
         self.newest_round += 1
+        raft.lease.round_sent(self.newest_round, raft.now_ns)
         for node_id, context in self._unsent:
             self._waiting.append(_Asked(self.newest_round, node_id, context, raft.commit_index))
         self._unsent = []
-        if raft.peers:
-            leader.send_heartbeats(raft)
-        else:
-            self._confirm(self.newest_round)        # a single voter is its own majority
+        self.acknowledged(raft.node_id, self.newest_round)      # a single voter is its own majority
+        return self.newest_round
 
     def acknowledged(self, node_id: str, round_number: int) -> None:
         """Leader: a member took us for the leader after that round began."""
-        if round_number <= self._acknowledged.get(node_id, 0) or not self._waiting:
+        if round_number <= self._acknowledged.get(node_id, 0):
             return
         self._acknowledged[node_id] = round_number
-        self._confirm(quorum.reached(self._raft.config.voters, {**self._acknowledged, self._raft.node_id: 1 << 62}))
+        membership = self._raft.membership
+        confirmed = quorum.reached(membership.voters, self._acknowledged, membership.outgoing)
+        if confirmed > self._confirmed:
+            self._confirmed = confirmed
+            self._raft.lease.round_confirmed(confirmed)
+            self._confirm(confirmed)
 
     def _confirm(self, round_number: int) -> None:
         raft, waiting = self._raft, self._waiting
@@ -145,4 +155,5 @@ class ReadRounds:
         self._unsent = []
         self._waiting.clear()
         self._acknowledged = {}
+        self._confirmed = self.newest_round
         self._forwarded.clear()

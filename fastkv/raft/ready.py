@@ -17,22 +17,25 @@ When the write of 1 is durable, `Raft.persisted(index, term)` is called with its
 from __future__ import annotations
 
 from fastkv.log_types import HardState, Segment
+from fastkv.raft.membership import Membership
 from fastkv.raft.messages import Message
 from fastkv.raft.types import Leadership, ReadState
 
 
 class Ready:
-    """One batch of decisions. A snapshot to install or to save will have its field here."""
+    """One batch of decisions."""
 
     __slots__ = (
         "committed",
         "hard_state",
         "leadership",
+        "membership",
         "reads",
         "reads_failed",
         "segments",
         "send_after_persist",
         "send_now",
+        "snapshot_wanted",
     )
 
     def __init__(
@@ -45,6 +48,8 @@ class Ready:
         reads: list[ReadState],
         reads_failed: list[int],
         leadership: Leadership | None,
+        membership: Membership | None = None,
+        snapshot_wanted: int = 0,
     ) -> None:
         self.hard_state = hard_state
         """Term, vote and commit index to persist; None when term and vote are as before and there are no entries."""
@@ -59,3 +64,7 @@ class Ready:
         """Contexts that nobody will answer: ask again, under a fresh one."""
         self.leadership = leadership
         """Set when role, leader or term have changed."""
+        self.membership = membership
+        """Set when another membership is in force: who is to be reached, and where."""
+        self.snapshot_wanted = snapshot_wanted
+        """The leader has cut the log up to here, and this member needs it: fetch a snapshot that is as new; 0: none."""

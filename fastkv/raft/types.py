@@ -22,6 +22,10 @@ class NotLeader(ProposalRefused):
     """Only the leader appends."""
 
 
+class Transferring(ProposalRefused):
+    """Leadership is being handed over: a new leader will take it in a moment."""
+
+
 class Overloaded(ProposalRefused):
     """More bytes are appended and not yet committed than the configuration allows."""
 
@@ -54,10 +58,9 @@ class Leadership(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RaftConfig:
-    """One member's view of the cluster, and its limits. Times are ticks."""
+    """One member's limits. Times are ticks, except for `lease_ns`."""
 
     node_id: str
-    voters: tuple[str, ...]
     election_ticks: int = 20
     """A follower that hears no leader for a random time of [election_ticks, 2 × election_ticks) campaigns."""
     heartbeat_ticks: int = 5
@@ -68,13 +71,12 @@ class RaftConfig:
     """Sent to one follower and not yet acknowledged."""
     max_uncommitted_bytes: int = 64 << 20
     """Appended by this leader and not yet committed; beyond that proposals are refused."""
+    lease_ns: int = 0
+    """How long after a round of heartbeats was sent nobody else can be elected, by this node's clock: less than
+    `election_ticks` as fast clocks and late ticks may count them. 0: no leases."""
     pre_vote: bool = True
     check_quorum: bool = True
 
     def __post_init__(self) -> None:
-        if self.node_id not in self.voters:
-            raise ValueError(f"{self.node_id!r} is not among the voters {self.voters}")
-        if len(set(self.voters)) != len(self.voters):
-            raise ValueError(f"a voter is named twice in {self.voters}")
         if not 0 < self.heartbeat_ticks < self.election_ticks:
             raise ValueError("a heartbeat is shorter than an election timeout, and longer than nothing")

@@ -22,7 +22,7 @@ from fastkv.errors import FastKVError
 from fastkv.kv.state import StateMachine
 from fastkv.logs import set_node_context, setup_logging
 from fastkv.node import Node, NodeSettings
-from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
+from fastkv.raft import LEADER, Member, Membership, Raft, RaftConfig, RaftLog
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
 from fastkv.server.metrics import BATCH_BOUNDS, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
@@ -132,7 +132,6 @@ class Runtime:
         raft = Raft(
             RaftConfig(
                 node_id=config.node_id,
-                voters=tuple(config.cluster.nodes),
                 election_ticks=round(config.raft.election_timeout_ms / 1000 / self._tick_s),
                 heartbeat_ticks=TICKS_A_HEARTBEAT,
                 max_append_bytes=config.raft.max_append_bytes,
@@ -143,6 +142,10 @@ class Runtime:
             recovered.hard_state,
             RaftLog(recovered.base_index, recovered.base_term, recovered.segments, self.log),
             random.Random(os.urandom(16)),
+            membership=Membership.of(
+                Member(node_id, str(address.raft), str(address.http))
+                for node_id, address in config.cluster.nodes.items()
+            ),
             applied=self.machine.applied_index,
         )
         limits, own = config.limits, config.cluster.nodes[config.node_id]

@@ -14,7 +14,7 @@ from fastkv._core.frames import FrameReader
 from fastkv._core.replies import CallbackSink
 from fastkv.kv.state import StateMachine
 from fastkv.node import Node, NodeSettings
-from fastkv.raft import Message, Raft, RaftConfig, RaftLog
+from fastkv.raft import Member, Membership, Message, Raft, RaftConfig, RaftLog
 from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT, PRE_VOTE_REPLY, VOTE_REPLY
 from fastkv.storage.memory_log import MemoryDisk, MemoryLogStore
 from fastkv.storage.memory_store import MemoryStore, StoredState
@@ -83,10 +83,11 @@ class Bench:
             first_snapshot_id=1,
         )
         raft = Raft(
-            RaftConfig("node-1", voters, max_uncommitted_bytes=max_uncommitted_bytes),
+            RaftConfig("node-1", max_uncommitted_bytes=max_uncommitted_bytes),
             self.log.recovered.hard_state,
             RaftLog(0, 0, [], self.log),
             random.Random(1),
+            membership=Membership.of(Member(voter) for voter in voters),
         )
         settings = NodeSettings(
             node_id="node-1",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from fastkv._core.codes import Kind
 from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command
 from fastkv.log_types import HardState, Segment
-from fastkv.raft import Message, Raft, RaftConfig, RaftLog, Ready
+from fastkv.raft import Member, Membership, Message, Raft, RaftConfig, RaftLog, Ready
 
 
 def batch(*keys: str) -> EntryBatch:
@@ -35,6 +35,11 @@ def log_of(*terms: int) -> list[Segment]:
     return [run_of(index, term) for index, term in enumerate(terms, 1)]
 
 
+def members(*names: str) -> Membership:
+    """Everybody votes."""
+    return Membership.of(Member(name) for name in names)
+
+
 class NothingEvicted:
     """A reader for logs that are all in memory."""
 
@@ -54,6 +59,8 @@ class Disk:
         self.base_index = 0
         """Up to here the member has cut its log: its state machine has a checkpoint there."""
         self.base_term = 0
+        self.membership = Membership()
+        """At the base."""
         self.under_way: list[Ready] = []
 
     def write(self, ready: Ready) -> None:
@@ -77,7 +84,21 @@ class Disk:
         self.under_way.clear()
 
     def cut(self, index: int, term: int) -> None:
+        for at, body in self.configurations():
+            if at <= index:
+                self.membership = Membership.decode(body)
         self.base_index, self.base_term = index, term
+
+    def install(self, index: int, term: int, membership: Membership) -> None:
+        """A snapshot takes the place of the entries up to `index`, and of those behind where the log is another one."""
+        if not any(s.first_index <= index <= s.last_index and s.term == term for s in self.segments):
+            self.segments = []
+        self.base_index, self.base_term, self.membership = index, term, membership
+
+    def configurations(self) -> list[tuple[int, bytes]]:
+        """What the entries behind the base say of the membership."""
+        found = [(s.first_index, s.batch.config) for s in self.segments if s.first_index > self.base_index]
+        return [(index, body) for index, body in found if body is not None]
 
     def terms(self) -> list[int]:
         return [segment.term for segment in self.segments for _ in range(segment.batch.count)]
@@ -111,19 +132,49 @@ class Cluster:
         self.readies: dict[str, list[Ready]] = {name: [] for name in names}
         self.applied: dict[str, int] = dict.fromkeys(names, 0)
         for name in names:
+            self.disks[name].membership = members(*names)
             self.start(name)
+
+    def join(self, name: str) -> None:
+        """A new machine, that knows nobody and waits to be added."""
+        self.names = (*self.names, name)
+        self.disks[name] = Disk()
+        self.readies[name] = []
+        self.start(name)
 
     def start(self, name: str, *, in_memory: int | None = None) -> None:
         """Start, or start again, from what is on the disk; with only the newest `in_memory` runs in memory."""
         disk = self.disks[name]
         disk.under_way.clear()
-        config = RaftConfig(name, self.names, **self.settings)  # type: ignore[arg-type]
+        config = RaftConfig(name, **self.settings)  # type: ignore[arg-type]
         runs = [s.slice(max(s.first_index, disk.base_index + 1), s.last_index) for s in disk.segments
                 if s.last_index > disk.base_index]
         newest = runs if in_memory is None else runs[max(0, len(runs) - max(1, in_memory)):]
         log = RaftLog(disk.base_index, disk.base_term, newest, disk)
-        self.rafts[name] = Raft(config, disk.hard_state, log, self.rng, applied=disk.base_index)
+        self.rafts[name] = Raft(
+            config,
+            disk.hard_state,
+            log,
+            self.rng,
+            membership=disk.membership,
+            applied=disk.base_index,
+            configurations=disk.configurations(),
+        )
         self.applied[name] = disk.base_index
+
+    def restore(self, name: str, source: str) -> int:
+        """The member installs a snapshot of what `source` has applied; its index."""
+        raft, other = self.rafts[name], self.rafts[source]
+        index = other.applied_index
+        term, membership = other.log.term(index), other.history.at(index)
+        assert term is not None, f"{source} does not know the term of entry {index}"
+        self.settle(name)
+        self.sync(name)
+        self.disks[name].install(index, term, membership)
+        raft.restored(index, term, membership)
+        self.applied[name] = index
+        self.settle(name)
+        return index
 
     def settle(self, name: str) -> None:
         """Carry out what a member has ready; its writes stay under way until `sync`."""

@@ -7,9 +7,14 @@ the outcome of every script anew, to be read before it is committed.
 |---|---|
 | `cluster a b c [setting=value …]` | begin, with settings of `RaftConfig` (`no` and `yes` for flags) |
 | `log a 1 1 4 [term=n] [commit=n]` | member a starts with entries of these terms on its disk |
-| `restart a` | start again from the disk; what was under way to it is lost |
+| `restart a` | start again from the disk, long ago; what was under way to it is lost |
 | `crash a n` | start again; of what was under way, the first n records are on the disk |
 | `campaign a`, `tick a n`, `propose a key …`, `read a context`, `unreachable a b` | inputs of `Raft` |
+| `join d` | a new machine, which knows nobody |
+| `add a d [vote] [replaces=b]`, `promote a d`, `remove a d` | ask a for a change of members |
+| `transfer a [b]`, `step_down a` | leadership moves |
+| `cut a n` | a has a checkpoint at what it has applied, and cuts its log up to n |
+| `restore a b` | a installs a snapshot of b's state |
 | `sync a [n]` | the disk of a has its first n writes (or all) |
 | `deliver [from=a] [to=b] [kind=Append]` | deliver what is on the wire; answers stay there |
 | `drop …`, `duplicate …` | lose messages, or put a copy behind the others |
@@ -25,7 +30,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastkv.log_types import HardState, Segment
-from fastkv.raft import Message, NotLeader, Overloaded, Ready
+from fastkv.raft import (
+    AddMember,
+    ChangeRefused,
+    Member,
+    Membership,
+    Message,
+    NotLeader,
+    Overloaded,
+    Promote,
+    Raft,
+    Ready,
+    Remove,
+    Transferring,
+)
+from fastkv.raft.membership import Change
 from fastkv.raft.messages import KIND_NAMES
 from fastkv.raft.types import ROLE_NAMES
 from tests.raft.harness import Cluster, Disk, batch, log_of
@@ -37,6 +56,16 @@ def show(segments: list[Segment]) -> str:
     return " ".join(f"{s.first_index}..{s.last_index}@{s.term}" for s in segments)
 
 
+def show_members(membership: Membership) -> str:
+    """Voters, those on their way out, and learners."""
+    parts = [f"voters {' '.join(membership.voters)}"]
+    if membership.outgoing:
+        parts.append(f"outgoing {' '.join(membership.outgoing)}")
+    if membership.learners:
+        parts.append(f"learners {' '.join(membership.learners)}")
+    return ", ".join(parts)
+
+
 def events_of(name: str, ready: Ready) -> list[str]:
     """What one Ready says, a line a decision."""
     lines = []
@@ -44,6 +73,10 @@ def events_of(name: str, ready: Ready) -> list[str]:
         role, leader, term = ready.leadership
         follows = f", follows {leader}" if leader not in ("", name) else ""
         lines.append(f"{name} is {ROLE_NAMES[role]} in term {term}{follows}")
+    if ready.membership is not None:
+        lines.append(f"{name} has {show_members(ready.membership)}")
+    if ready.snapshot_wanted:
+        lines.append(f"{name} needs a snapshot of {ready.snapshot_wanted} or later")
     if ready.hard_state is not None:
         vote = ready.hard_state.vote or "nobody"
         lines.append(f"{name} writes term {ready.hard_state.term}, vote {vote}")
@@ -99,13 +132,22 @@ class Script:
         terms = [int(word) for word in words if "=" not in word]
         named = {word.split("=")[0]: int(word.split("=")[1]) for word in words if "=" in word}
         term = named.get("term", max(terms, default=0))
-        self.cluster.disks[name] = Disk(HardState(term, "", named.get("commit", 0)), log_of(*terms))
+        disk = Disk(HardState(term, "", named.get("commit", 0)), log_of(*terms))
+        disk.membership = self.cluster.disks[name].membership
+        self.cluster.disks[name] = disk
         self.cluster.start(name)
+        self.wait_out(name)
         return ["ok"]
 
     def do_restart(self, name: str) -> None:
         self.cluster.start(name)
+        self.wait_out(name)
         self.cluster.settle(name)
+
+    def wait_out(self, name: str) -> None:
+        """An election timeout passes in which nobody says anything: it votes again."""
+        raft = self.cluster.rafts[name]
+        raft.since_leader = raft.config.election_ticks
 
     def do_crash(self, name: str, survivors: str) -> None:
         self.cluster.disks[name].crash(int(survivors))
@@ -125,12 +167,55 @@ class Script:
             return ["refused: not the leader"]
         except Overloaded as error:
             return [f"refused: {error}"]
+        except Transferring as error:
+            return [f"refused: leadership is going to {error}"]
         self.cluster.settle(name)
         return [f"{name} appends {first}..{first + len(keys) - 1}@{term}"]
 
     def do_read(self, name: str, context: str) -> None:
         self.cluster.rafts[name].read(int(context))
         self.cluster.settle(name)
+
+    def do_join(self, name: str) -> None:
+        self.cluster.join(name)
+
+    def do_add(self, name: str, new: str, *words: str) -> list[str]:
+        replaces = "".join(word.partition("=")[2] for word in words if word.startswith("replaces="))
+        return self.change(name, AddMember(Member(new, promote="vote" in words, replaces=replaces)))
+
+    def do_promote(self, name: str, learner: str) -> list[str]:
+        return self.change(name, Promote(learner))
+
+    def do_remove(self, name: str, member: str) -> list[str]:
+        return self.change(name, Remove(member))
+
+    def change(self, name: str, change: Change) -> list[str]:
+        return self.asked(name, lambda raft: raft.change(change))
+
+    def do_transfer(self, name: str, to: str = "") -> list[str]:
+        return self.asked(name, lambda raft: raft.transfer(to))
+
+    def asked(self, name: str, ask: Callable[[Raft], object]) -> list[str]:
+        try:
+            ask(self.cluster.rafts[name])
+        except NotLeader:
+            return ["refused: not the leader"]
+        except ChangeRefused as error:
+            return [f"refused: {error}"]
+        self.cluster.settle(name)
+        return []
+
+    def do_step_down(self, name: str) -> None:
+        self.cluster.rafts[name].step_down()
+        self.cluster.settle(name)
+
+    def do_cut(self, name: str, index: str) -> None:
+        raft, disk = self.cluster.rafts[name], self.cluster.disks[name]
+        disk.cut(int(index), raft.log.term(int(index)) or 0)
+        raft.log.cut(disk.base_index, disk.base_term)
+
+    def do_restore(self, name: str, source: str) -> list[str]:
+        return [f"{name} restores entry {self.cluster.restore(name, source)}"]
 
     def do_unreachable(self, name: str, peer: str) -> None:
         self.cluster.rafts[name].unreachable(peer)

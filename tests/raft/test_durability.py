@@ -9,14 +9,14 @@ import pytest
 from fastkv.log_types import HardState, Segment
 from fastkv.raft import InvariantBroken, Message, Raft, RaftConfig, RaftLog
 from fastkv.raft.messages import APPEND
-from tests.raft.harness import Disk, log_of, run_of
+from tests.raft.harness import Disk, log_of, members, run_of
 
 
 def follower(*terms: int) -> Raft:
     """Member b of three, with a durable log of these terms."""
     disk = Disk(HardState(max(terms, default=0)), log_of(*terms))
     log = RaftLog(0, 0, disk.segments, disk)
-    return Raft(RaftConfig("b", ("a", "b", "c")), disk.hard_state, log, random.Random(1))
+    return Raft(RaftConfig("b"), disk.hard_state, log, random.Random(1), membership=members("a", "b", "c"))
 
 
 def append(frm: str, term: int, before: tuple[int, int], *segments: Segment, commit: int = 0) -> Message:
@@ -71,8 +71,9 @@ def test_the_commit_index_on_disk_is_never_ahead_of_the_entries_there() -> None:
 
 def test_a_term_behind_the_log_is_refused() -> None:
     disk = Disk(HardState(1), log_of(1, 2))
+    log = RaftLog(0, 0, disk.segments, disk)
     with pytest.raises(InvariantBroken, match="the log ends in term 2"):
-        Raft(RaftConfig("b", ("a", "b")), disk.hard_state, RaftLog(0, 0, disk.segments, disk), random.Random(1))
+        Raft(RaftConfig("b"), disk.hard_state, log, random.Random(1), membership=members("a", "b"))
 
 
 def test_a_deposed_leader_tells_before_it_applies_another_s_entries() -> None:

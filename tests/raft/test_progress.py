@@ -6,14 +6,14 @@ from fastkv.raft.progress import PROBE, REPLICATE, Progress
 
 
 def replicating(match: int = 5) -> Progress:
-    progress = Progress(match + 1)
+    progress = Progress(match + 1, 0)
     progress.acknowledged(match)
     assert progress.state == REPLICATE
     return progress
 
 
 def test_a_probe_waits_for_its_answer() -> None:
-    progress = Progress(10)
+    progress = Progress(10, 0)
     progress.sent(12, 100)
     assert (progress.state, progress.probing, progress.next) == (PROBE, True, 10)
     assert progress.acknowledged(12)
@@ -51,13 +51,13 @@ def test_a_stale_refusal_is_ignored() -> None:
     progress = replicating(5)
     assert not progress.refused(5, 1)
     assert not progress.refused(4, 1)
-    probing = Progress(10)
+    probing = Progress(10, 0)
     assert not probing.refused(5, 2), "that was an earlier probe"
     assert probing.next == 10
 
 
 def test_a_refused_probe_follows_the_hint_but_never_below_the_match() -> None:
-    progress = Progress(10)
+    progress = Progress(10, 0)
     assert progress.refused(9, 4)
     assert progress.next == 4
     assert progress.refused(3, 9)
@@ -73,7 +73,7 @@ def test_a_broken_link_forgets_what_was_under_way_and_nothing_else() -> None:
     progress.sent(9, 100)
     progress.back_to_probe()
     assert (progress.state, progress.next, progress.inflight_bytes) == (PROBE, 6, 0)
-    fresh = Progress(10)
+    fresh = Progress(10, 0)
     fresh.sent(10, 1)
     fresh.back_to_probe()
     assert (fresh.next, fresh.probing) == (10, False), "the match is not known yet: probing goes on where it was"

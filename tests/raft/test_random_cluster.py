@@ -177,7 +177,7 @@ def test_lives_are_eventful() -> None:
     assert sum(len(life.leaders) for life in lives) > 20
     assert sum(len(life.truth) for life in lives) > 200
     assert sum(life.confirmed for life in lives) > 50
-    assert sum(life.cuts for life in lives) > 20
+    assert sum(life.cuts for life in lives) > 10
 
 
 def caught(seeds: int = 120, *, size: int = 3, steps: int = 8000) -> bool:

@@ -19,7 +19,8 @@ from fastkv._core.replies import CallbackSink
 from fastkv.kv.state import StateMachine
 from fastkv.log_types import Segment
 from fastkv.node import Node, NodeSettings
-from fastkv.raft import LEADER, Raft, RaftConfig, RaftLog
+from fastkv.raft import LEADER, Membership, Raft, RaftConfig, RaftLog
+from fastkv.raft import Member as RaftMember
 from fastkv.storage.memory_log import MemoryDisk, MemoryLogStore
 from fastkv.storage.memory_store import MemoryStore, StoredState
 from tests.sim.clients import Client, Deliver
@@ -109,7 +110,6 @@ class Member:
         raft = Raft(
             RaftConfig(
                 node_id=self.node_id,
-                voters=tuple(world.members),
                 election_ticks=ELECTION_TICKS,
                 heartbeat_ticks=HEARTBEAT_TICKS,
                 max_append_bytes=1024,
@@ -120,6 +120,7 @@ class Member:
             recovered.hard_state,
             RaftLog(recovered.base_index, recovered.base_term, recovered.segments, log),
             events.rng,
+            membership=Membership.of(RaftMember(node_id) for node_id in world.members),
             applied=machine.applied_index,
         )
         settings = NodeSettings(
