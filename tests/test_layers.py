@@ -40,7 +40,7 @@ PORTS = {("storage", "fastkv.kv.store")}
 RAFT_MAY_IMPORT = {
     "__future__", "bisect", "collections", "collections.abc", "dataclasses", "enum", "fastkv._core.append",
     "fastkv._core.codes",
-    "fastkv._core.entry", "fastkv.log_types", "itertools", "math", "operator", "random", "typing",
+    "fastkv._core.entry", "fastkv.log_types", "itertools", "json", "math", "operator", "random", "typing",
 }  # fmt: skip
 """Everything that consensus may know of: no clock, no sockets, no files, no threads."""
 
