@@ -39,6 +39,11 @@ class Reads:
         self._confirmed: list[tuple[int, ReadBatch, int]] = []
 
     @property
+    def waiting(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return self._question is not None or bool(self._confirmed)
+
+    @property
     def busy(self) -> bool:
         """Whether a question is under way, so that new reads have to wait for the next."""
         return self._question is not None

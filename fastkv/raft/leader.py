@@ -76,6 +76,8 @@ def tick(raft: Raft) -> None:
     """Send heartbeats; step down without a quorum."""
     config = raft.config
     transfer.tick(raft)
+    if raft.role != LEADER:
+        return
     if raft.elapsed >= config.election_ticks:
         raft.elapsed = 0
         if config.check_quorum and not _quorum_active(raft):
@@ -233,8 +235,8 @@ def heard_append_reply(raft: Raft, message: Message) -> None:
         return                      # not of this log: no member of this term can have it
     was_replicating = progress.state == REPLICATE
     if progress.acknowledged(message.index):
-        transfer.go_on(raft)
         maybe_commit(raft)
+        transfer.go_on(raft)
         if raft.role != LEADER:
             return                  # what was committed is our own removal
     if not was_replicating or progress.next <= raft.log.last_index:
@@ -275,3 +277,4 @@ def maybe_commit(raft: Raft) -> None:
         raft.uncommitted.committed(index)
         raft.reads.committed()
         reconfigure.go_on(raft)
+        transfer.go_on(raft)

@@ -32,6 +32,7 @@ from fastkv.raft.messages import (
     VOTE_REPLY,
     Message,
 )
+from fastkv.raft.progress import CUT
 from fastkv.raft.reads import ReadRounds
 from fastkv.raft.ready import Ready
 from fastkv.raft.reconfigure import History
@@ -217,7 +218,6 @@ class Raft:
         """Lead no more, and not wait for a transfer to come about."""
         if self.role == LEADER:
             transfer.hand_over(self)
-            self.become_follower(self.term, NOBODY)
 
     def restored(self, index: int, term: int, membership: Membership) -> None:
         """The state machine and the log on disk are at entry `index` now, by a snapshot (thesis 5.3)."""
@@ -227,6 +227,11 @@ class Raft:
     def durable_index(self) -> int:
         """Entries up to here are on this node's disk."""
         return self.log.durable_index
+
+    @property
+    def someone_fetches(self) -> bool:
+        """Whether this leader knows of a member that needs a snapshot, and will need the log from there on."""
+        return any(progress.state == CUT and leader.is_active(self, peer) for peer, progress in self.progress.items())
 
     def persisted(self, index: int, term: int) -> None:
         """The entries of a Ready are on this node's disk; `index` and `term` are those of the last of them.

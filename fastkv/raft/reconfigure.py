@@ -114,9 +114,7 @@ def go_on(raft: Raft) -> None:
         if raft.log.matches(raft.commit_index, raft.term):
             _append(raft, membership.final())
     elif raft.node_id not in membership.voters:
-        # "steps down once C_new is committed" (4.2.2); somebody who has all of it need not wait for a timeout.
-        transfer.hand_over(raft)
-        raft.become_follower(raft.term, "")
+        transfer.leave(raft)        # "steps down once C_new is committed" (4.2.2)
 
 
 def promote_learners(raft: Raft) -> None:

@@ -56,18 +56,34 @@ def best(raft: Raft) -> str:
 
 
 def go_on(raft: Raft) -> None:
-    """The follower has acknowledged something: it may be all of it now."""
+    """Something was acknowledged or committed: the follower may have all of it now, and the clients their answers."""
     target = raft.transferee
-    if target and raft.progress[target].match == raft.log.last_index:
+    if target and raft.progress[target].match == raft.log.last_index == raft.commit_index:
         _timeout_now(raft, target)
 
 
 def tick(raft: Raft) -> None:
-    """A transfer that does not come about is given up."""
+    """The word to the follower may be lost; and a transfer that does not come about is given up."""
+    if not raft.transferee:
+        return
+    raft.transfer_elapsed += 1
+    if raft.transfer_elapsed >= raft.config.election_ticks:
+        raft.transferee = ""
+        if not raft.membership.votes(raft.node_id):
+            raft.become_follower(raft.term, "")     # it was to leave in any case
+    elif raft.transfer_elapsed % raft.config.heartbeat_ticks == 0:
+        go_on(raft)
+
+
+def leave(raft: Raft) -> None:
+    """This leader has no vote any more: somebody who has one shall lead (thesis 4.2.2, and 3.10 to lose no time)."""
     if raft.transferee:
-        raft.transfer_elapsed += 1
-        if raft.transfer_elapsed >= raft.config.election_ticks:
-            raft.transferee = ""
+        return
+    raft.lease.give_up()
+    raft.transferee, raft.transfer_elapsed = best(raft), 0
+    if not raft.transferee:
+        raft.become_follower(raft.term, "")
+    go_on(raft)
 
 
 def hand_over(raft: Raft) -> None:
@@ -76,6 +92,7 @@ def hand_over(raft: Raft) -> None:
     target = best(raft)
     if target:
         _timeout_now(raft, target)
+    raft.become_follower(raft.term, "")
 
 
 def _timeout_now(raft: Raft, target: str) -> None:
