@@ -237,8 +237,8 @@ def heard_append_reply(raft: Raft, message: Message) -> None:
     if progress.acknowledged(message.index):
         maybe_commit(raft)
         transfer.go_on(raft)
-        if raft.role != LEADER:
-            return                  # what was committed is our own removal
+        if raft.progress.get(message.frm) is not progress:
+            return                  # what was committed is its removal, or our own
     if not was_replicating or progress.next <= raft.log.last_index:
         send_entries(raft, message.frm)
 

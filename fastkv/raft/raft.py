@@ -95,6 +95,9 @@ class Raft:
     ) -> None:
         require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
         require(applied >= log.base_index, f"the log begins behind {log.base_index}, the state machine is at {applied}")
+        if log.base_term > hard_state.term:
+            # A snapshot came from a later term than this node had heard of, and a crash before that was written.
+            hard_state = HardState(log.base_term, NOBODY, hard_state.commit)
         require(hard_state.term >= log.last_term, f"the log ends in term {log.last_term}, after term {hard_state.term}")
         self.config = config
         self.node_id = config.node_id
@@ -166,7 +169,7 @@ class Raft:
 
     def campaign(self, *, transferred: bool = False) -> None:
         """Try to become leader now (thesis 3.4; with pre-vote, 9.6), or with the leader's leave (3.10)."""
-        if self.role != LEADER and self.may_lead and self.membership.votes(self.node_id):
+        if self.role != LEADER and self.may_lead and self.history.may_campaign(self.node_id):
             election.campaign(self, pre_vote=self.config.pre_vote and not transferred, transferred=transferred)
 
     def step(self, message: Message) -> None:
@@ -219,9 +222,12 @@ class Raft:
         if self.role == LEADER:
             transfer.hand_over(self)
 
-    def restored(self, index: int, term: int, membership: Membership) -> None:
-        """The state machine and the log on disk are at entry `index` now, by a snapshot (thesis 5.3)."""
-        snapshots.restored(self, index, term, membership)
+    def restored(self, index: int, term: int, membership: Membership, *, log_kept: bool) -> None:
+        """The state machine is at entry `index` now, by a snapshot (thesis 5.3).
+
+        The log on the disk had that entry, with that term, and keeps what is behind it; or it begins there anew.
+        """
+        snapshots.restored(self, index, term, membership, log_kept=log_kept)
 
     @property
     def durable_index(self) -> int:
@@ -380,7 +386,7 @@ class Raft:
         self.draw_timeout()
 
     def _passive_role(self) -> int:
-        return FOLLOWER if self.membership.votes(self.node_id) else LEARNER
+        return FOLLOWER if self.history.may_campaign(self.node_id) else LEARNER
 
     # -- what the rules use ------------------------------------------------------------------------------------------
 
@@ -413,7 +419,7 @@ class Raft:
             leader.members_changed(self)
         elif self.role in (FOLLOWER, LEARNER):
             self.role = self._passive_role()
-        elif not self.membership.votes(self.node_id):
+        elif not self.history.may_campaign(self.node_id):
             self.become_follower(self.term, NOBODY)
 
     def cut_conflict(self, from_index: int) -> None:
@@ -446,7 +452,8 @@ class Raft:
             if index > self.log.last_index:
                 raise InvariantBroken(f"commit index {index} is behind the log's end {self.log.last_index}")
             self.commit_index = index
-            self.history.committed(index)
+            if self.history.committed(index) and self.role in (FOLLOWER, LEARNER):
+                self.role = self._passive_role()
 
     def answer_read(self, context: int, index: int) -> None:
         """A read asked for here is confirmed."""

@@ -59,11 +59,22 @@ class History:
         self._entries = kept
         return changed
 
-    def committed(self, index: int) -> None:
-        """Entries up to `index` will never be truncated: of those only the last matters."""
+    def committed(self, index: int) -> bool:
+        """Entries up to `index` will never be truncated: of those only the last matters. Whether any are forgotten."""
         entries = self._entries
+        forgotten = False
         while len(entries) > 1 and entries[1][0] <= index:
             del entries[0]
+            forgotten = True
+        return forgotten
+
+    def may_campaign(self, node_id: str) -> bool:
+        """Whether that node has a vote, or had one until an entry that is not known to be committed.
+
+        Who is not part of the newest configuration may be the only one that has it, and then has to lead until it is
+        committed (thesis 4.2.2).
+        """
+        return any(membership.votes(node_id) for _, membership in self._entries)
 
     def restore(self, index: int, membership: Membership) -> None:
         """A snapshot takes the place of all entries up to `index`."""

@@ -37,15 +37,18 @@ def heard_snapshot(raft: Raft, message: Message) -> None:
         follower.acknowledge(raft, message.frm, raft.commit_index)
 
 
-def restored(raft: Raft, index: int, term: int, membership: Membership) -> None:
+def restored(raft: Raft, index: int, term: int, membership: Membership, *, log_kept: bool) -> None:
     """The state machine is at entry `index` now, from a snapshot that is durable.
 
     "If existing log entry has same index and term as snapshot's last included entry, retain log entries following it";
-    otherwise discard the whole log (thesis figure 5.3).
+    otherwise discard the whole log (thesis figure 5.3). Which of the two is for the caller to say: the log on the disk
+    has to be treated likewise, and before.
     """
     require(raft.role != LEADER, "a leader needs no snapshot")
     require(index > raft.applied_index, f"a snapshot of entry {index} goes back from {raft.applied_index}")
-    if raft.log.matches(index, term):
+    if term > raft.term:
+        raft.become_follower(term, "")      # it came from a member that has heard of a later leader
+    if log_kept:
         raft.log.restore(index, term)
         raft.history.restore(index, membership)
     else:

@@ -89,9 +89,9 @@ class Disk:
                 self.membership = Membership.decode(body)
         self.base_index, self.base_term = index, term
 
-    def install(self, index: int, term: int, membership: Membership) -> None:
+    def install(self, index: int, term: int, membership: Membership, *, log_kept: bool) -> None:
         """A snapshot takes the place of the entries up to `index`, and of those behind where the log is another one."""
-        if not any(s.first_index <= index <= s.last_index and s.term == term for s in self.segments):
+        if not log_kept:
             self.segments = []
         self.base_index, self.base_term, self.membership = index, term, membership
 
@@ -170,11 +170,16 @@ class Cluster:
         assert term is not None, f"{source} does not know the term of entry {index}"
         self.settle(name)
         self.sync(name)
-        self.disks[name].install(index, term, membership)
-        raft.restored(index, term, membership)
+        kept = self.keeps_log(raft, index, term)
+        self.disks[name].install(index, term, membership, log_kept=kept)
+        raft.restored(index, term, membership, log_kept=kept)
         self.applied[name] = index
         self.settle(name)
         return index
+
+    def keeps_log(self, raft: Raft, index: int, term: int) -> bool:
+        """Whether a snapshot of that entry leaves the log behind it in place (thesis figure 5.3)."""
+        return raft.log.matches(index, term)
 
     def settle(self, name: str) -> None:
         """Carry out what a member has ready; its writes stay under way until `sync`."""
