@@ -26,7 +26,10 @@ def main() -> int:
             broken += 1
             print(f"seed {seed}: {violation}", file=sys.stderr)
         else:
-            print(f"seed {seed}: {len(world.history)} operations, {world.events.now // 1000} ms, {world.digest()[:16]}")
+            print(
+                f"seed {seed}: {len(world.history)} operations, {len(world.faults.struck)} faults, "
+                f"{world.events.now // 1000} ms, {world.digest()[:16]}"
+            )
         if arguments.journal:
             print(world.replay())
     return 1 if broken else 0

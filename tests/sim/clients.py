@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import NamedTuple, Protocol
 
 from fastkv._core.codes import Consistency, Kind, Opcode, Status
 from fastkv._core.entry import encode_command
 from fastkv.wire.client import encode_get
-from tests.sim.events import MS, Events
+from tests.sim.events import Events
 from tests.sim.linearizability import FOREVER, UNSEEN, Operation
+from tests.sim.plan import Plan
+from tests.sim.truth import Violation
 
 RECORD = struct.Struct("<QQQQ")
+STALE_PREFIX = struct.Struct("<QII")
 NOT_DONE = frozenset({Status.NO_LEADER, Status.OVERLOADED, Status.NO_SPACE, Status.SHUTTING_DOWN, Status.TIMEOUT})
 
 Deliver = Callable[[int, int, int, bytes], None]
@@ -21,95 +26,171 @@ Deliver = Callable[[int, int, int, bytes], None]
 class Door(Protocol):
     """A node's front door, as a client sees it."""
 
+    node_id: str
+
     def submit(self, opcode: int, body: bytes, deliver: Deliver) -> bool:
         """Hand over a request; False when nobody is there (it was certainly not taken)."""
+
+
+class StaleRead(NamedTuple):
+    """What a read that asked for no more than a local state has seen, and of which state it says that it is."""
+
+    node: str
+    applied_index: int
+    key: str
+    value: str | None
+    revision: int
+
+
+class Observations:
+    """What all clients have seen. `enough` is called once there are as many operations as were wanted."""
+
+    def __init__(self, wanted: int, enough: Callable[[], None]) -> None:
+        self.history: list[Operation] = []
+        self.stale: list[StaleRead] = []
+        self.refused = 0
+        """Attempts that were certainly not done; they are no part of the history."""
+        self._wanted = wanted
+        self._enough = enough
+
+    def add(self, operation: Operation) -> None:
+        self.history.append(operation)
+        if len(self.history) >= self._wanted:
+            self._enough()
+
+
+class _Open(NamedTuple):
+    door: Door
+    f: str
+    key: str
+    called: int
+    argument: str
+    expected: int
 
 
 class Client:
     """Issues operations until the world says stop. A client that loses an answer goes on under a new name."""
 
-    def __init__(self, number: int, events: Events, doors: Callable[[], list[Door]], history: list[Operation]) -> None:
+    def __init__(self, number: int, events: Events, plan: Plan, doors: Sequence[Door], seen: Observations) -> None:
         self._number = number
         self._life = 0
         self._events = events
+        self._plan = plan
         self._doors = doors
-        self._history = history
+        self._seen = seen
+        self._names = [name for name, _ in plan.operations]
+        self._weights = list(accumulate(weight for _, weight in plan.operations))
+        self._patience_us = plan.election_us * 6
         self._revisions: dict[str, int] = {}
+        self._attempt = 0
+        self._open: _Open | None = None
         self.stopped = False
-        self.idle = True
 
     @property
     def name(self) -> str:
+        """Of its present life."""
         return f"c{self._number}.{self._life}"
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        return self._open is None
+
     def start(self) -> None:
-        self._events.after(self._events.rng.randint(0, 10 * MS), self._next)
+        """Begin, at a moment of its own."""
+        self._events.after(self._events.between(0, self._plan.think_us), self._next)
+        self._events.after(self._patience_us, self._lose_patience)
 
     def _next(self) -> None:
         if self.stopped:
             return
-        rng = self._events.rng
-        key = f"k{rng.randrange(4)}"
-        f = rng.choices(["get", "put", "cas", "delete"], [5, 4, 2, 1])[0]
-        door = rng.choice(self._doors())
-        self._issue(door, f, key, f"{self.name}-{len(self._history)}-{self._events.now}")
+        events = self._events
+        key = f"k{events.between(1, self._plan.keys)}"
+        f = events.rng.choices(self._names, cum_weights=self._weights)[0]
+        door = self._doors[events.between(1, len(self._doors)) - 1]
+        self._attempt += 1
+        self._issue(_Open(door, f, key, events.now, f"{self.name}-{self._attempt}", self._revisions.get(key, 0)))
 
-    def _issue(self, door: Door, f: str, key: str, value: str) -> None:
-        called, name = self._events.now, self.name
-        expected = self._revisions.get(key, 0)
-        name_bytes = key.encode()
+    def _issue(self, operation: _Open) -> None:
+        key, f = operation.key.encode(), operation.f
         if f == "get":
-            opcode, body = Opcode.GET, encode_get(name_bytes, Consistency.LINEARIZABLE)
+            opcode, body = Opcode.GET, encode_get(key, Consistency.LINEARIZABLE)
+        elif f == "stale":
+            opcode, body = Opcode.GET, encode_get(key, Consistency.STALE_READ)
         elif f == "delete":
-            opcode, body = Opcode.DELETE, encode_command(Kind.ENTRY_DELETE, name_bytes)
+            opcode, body = Opcode.DELETE, encode_command(Kind.ENTRY_DELETE, key)
         else:
-            compare = expected if f == "cas" else None
-            opcode, body = Opcode.PUT, encode_command(Kind.ENTRY_PUT, name_bytes, value.encode(), compare=compare)
-        open_op = {"client": name, "key": key, "f": f, "called": called, "argument": value, "expected": expected}
-        answered = False
+            compare = operation.expected if f == "cas" else None
+            opcode, body = Opcode.PUT, encode_command(Kind.ENTRY_PUT, key, operation.argument.encode(), compare=compare)
+        self._open = operation
+        if not operation.door.submit(opcode, body, partial(self._heard, self._attempt)):
+            self._heard(self._attempt, Status.NO_LEADER, 0, 0, b"")
 
-        def deliver(status: int, flags: int, revision: int, payload: bytes) -> None:
-            nonlocal answered
-            if answered:
-                return          # came after the client had given up
-            answered = True
-            self._record(open_op, status, revision, payload)
-            self._events.after(self._events.rng.randint(0, 30 * MS), self._next)
+    def _lose_patience(self) -> None:
+        """One timer for all operations: nothing is scheduled for each of them."""
+        operation, now = self._open, self._events.now
+        waited = 0 if operation is None else now - operation.called
+        if waited >= self._patience_us:
+            self._heard(self._attempt, Status.OUTCOME_UNKNOWN, 0, 0, b"")
+            waited = 0
+        if not (self.stopped and self.idle):
+            self._events.after(self._patience_us - waited, self._lose_patience)
 
-        def give_up() -> None:
-            deliver(Status.OUTCOME_UNKNOWN, 0, 0, b"")
-
-        self.idle = False
-        if not door.submit(opcode, body, deliver):
-            deliver(Status.NO_LEADER, 0, 0, b"")
+    def _heard(self, attempt: int, status: int, flags: int, revision: int, payload: bytes) -> None:
+        operation = self._open
+        if attempt != self._attempt or operation is None:
+            return                  # it came after the client had given up
+        self._open = None
+        pause_us = self._plan.think_us
+        if status in NOT_DONE:
+            self._seen.refused += 1
+            pause_us += self._plan.election_us // 4
+        elif operation.f == "stale":
+            self._read_stale(operation, status, payload)
         else:
-            self._events.after(2000 * MS, give_up)
+            self._record(operation, status, revision, payload)
+        self._events.after(self._events.between(0, pause_us), self._next)
 
-    def _record(self, op: dict[str, object], status: int, revision: int, payload: bytes) -> None:
-        self.idle = True
-        now, f, key = self._events.now, op["f"], str(op["key"])
-        if f == "get":
+    def _read_stale(self, operation: _Open, status: int, payload: bytes) -> None:
+        if status == Status.OUTCOME_UNKNOWN:
+            return
+        applied_index, _, _ = STALE_PREFIX.unpack_from(payload)
+        value, revision = None, 0
+        if status == Status.OK:
+            revision = RECORD.unpack_from(payload, STALE_PREFIX.size)[0]
+            value = payload[STALE_PREFIX.size + RECORD.size :].decode()
+        self._seen.stale.append(StaleRead(operation.door.node_id, applied_index, operation.key, value, revision))
+
+    def _record(self, operation: _Open, status: int, revision: int, payload: bytes) -> None:
+        f, key = operation.f, operation.key
+        if status == Status.OUTCOME_UNKNOWN:
+            self._answered(operation, FOREVER, None, UNSEEN)
+            self._life += 1
+        elif f == "get":
             if status == Status.OK:
-                seen = RECORD.unpack_from(payload)[0]
-                self._revisions[key] = seen
-                self._answered(op, now, payload[RECORD.size :].decode(), seen)
-            elif status == Status.KEY_NOT_FOUND:
+                self._revisions[key] = seen = RECORD.unpack_from(payload)[0]
+                self._answered(operation, self._events.now, payload[RECORD.size :].decode(), seen)
+            else:
+                self._expect(operation, status, Status.KEY_NOT_FOUND)
                 self._revisions[key] = 0
-                self._answered(op, now, None, 0)
+                self._answered(operation, self._events.now, None, 0)
         elif status == Status.OK:
             self._revisions[key] = 0 if f == "delete" else revision
-            self._answered(op, now, True, revision)
-        elif status == Status.KEY_NOT_FOUND:
-            self._answered(op, now, False, 0)
-        elif status == Status.PRECONDITION_FAILED:
+            self._answered(operation, self._events.now, True, revision)
+        elif f == "delete":
+            self._expect(operation, status, Status.KEY_NOT_FOUND)
+            self._revisions[key] = 0
+            self._answered(operation, self._events.now, False, 0)
+        else:
+            self._expect(operation, status, Status.PRECONDITION_FAILED if f == "cas" else Status.OK)
             self._revisions[key] = revision
-            self._answered(op, now, False, revision)
-        elif status not in NOT_DONE:
-            assert status == Status.OUTCOME_UNKNOWN, f"{f} was answered with status {status}"
-            self._life += 1
-            self._answered(op, FOREVER, None, UNSEEN)
+            self._answered(operation, self._events.now, False, revision)
 
-    def _answered(self, op: dict[str, object], returned: int, outcome: object, revision: int) -> None:
-        self._history.append(
-            Operation(returned=returned, outcome=outcome, revision=revision, **op)  # type: ignore[arg-type]
-        )
+    @staticmethod
+    def _expect(operation: _Open, status: int, expected: int) -> None:
+        if status != expected:
+            raise Violation(f"a {operation.f} at {operation.door.node_id} was answered with status {status}")
+
+    def _answered(self, operation: _Open, returned: int, outcome: str | bool | None, revision: int) -> None:
+        _, f, key, called, argument, expected = operation
+        self._seen.add(Operation(self.name, key, f, called, returned, argument, expected, outcome, revision))

@@ -1,24 +1,25 @@
 """A network between simulated nodes: every frame is delayed; it may be lost, duplicated or overtaken; links break.
 
-What it models of TCP: a frame reaches the right node or nobody, whole; a broken link is noticed by its sender, sooner
-or later. What it makes worse than TCP: Raft's own frames may be lost, duplicated and reordered on a link that is up.
-Forwarded client batches are never duplicated: TCP does not, and nothing above it protects them yet.
+What it models of TCP: a frame reaches the right process or nobody, whole; a broken link is noticed by its sender,
+sooner or later. What it makes worse than TCP: Raft's own frames may be lost and duplicated, and those that take a
+detour are overtaken, on a link that is up. Forwarded client batches are never duplicated: TCP does not, and nothing
+above it protects them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastkv._core.codes import Opcode
-from fastkv._core.frames import FrameReader
 from tests.sim.events import MS, Events
 
-DUPLICABLE = (Opcode.RAFT, Opcode.APPEND)
-Deliver = Callable[[str, int, int, int, bytes], None]
+DUPLICABLE = frozenset({Opcode.RAFT, Opcode.APPEND})
+Link = tuple[str, str]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Weather:
     """How bad it is; drawn by the seed."""
 
@@ -28,85 +29,111 @@ class Weather:
     """Share of frames that take up to `slow_us`."""
     slow_us: int = 60 * MS
 
+    def __str__(self) -> str:
+        if self == FAIR:
+            return "fair weather"
+        shares = f"{self.loss:.0%} lost, {self.duplicate:.0%} twice, {self.slow:.0%}"
+        return f"bad weather: {shares} up to {self.slow_us // MS} ms late"
+
+
+FAIR = Weather()
+
+
+class Host(Protocol):
+    """One process on the network. A node that restarts is another host."""
+
+    alive: bool
+
+    def hear(self, sender: str, frame: bytes) -> None:
+        """A frame arrives."""
+
+    def lost(self, peer: str) -> None:
+        """The link to a peer broke."""
+
 
 class Network:
     """Delivers frames between nodes; `cut` holds the one-way links that lose everything."""
 
-    def __init__(self, events: Events) -> None:
-        self.weather = Weather()
-        self.cut: set[tuple[str, str]] = set()
+    def __init__(self, events: Events, *, wire_us: int = 450, detours: float = 0.0) -> None:
+        self.weather = FAIR
+        self.cut: set[Link] = set()
         self.delivered = 0
         self.lost = 0
         self._events = events
-        self._up: dict[str, Deliver] = {}
-        self._lost: dict[str, Callable[[str], None]] = {}
-        self._lives: dict[str, int] = {}
+        self._wire_us = wire_us
+        self._detours = detours
+        self._hosts: dict[str, Host] = {}
+        self._busy_until: dict[Link, int] = {}
 
-    def plug_in(self, node: str, deliver: Deliver, lost: Callable[[str], None]) -> None:
-        """A node starts: frames to it are delivered from now on."""
-        self._up[node] = deliver
-        self._lost[node] = lost
-        self._lives[node] = self._lives.get(node, 0) + 1
+    def plug_in(self, node: str, host: Host) -> None:
+        """A process starts: frames to it are delivered from now on."""
+        self._hosts[node] = host
 
     def unplug(self, node: str) -> None:
-        """A node crashes: what is under way to it is lost, and the others notice after a while."""
-        del self._up[node], self._lost[node]
-        for other in sorted(self._up):
+        """A process ends: what is under way to it is lost, and the others notice after a while."""
+        del self._hosts[node]
+        for other in self._hosts:
             self._notice_later(other, node)
-
-    def is_up(self, node: str) -> bool:
-        return node in self._up
-
-    def partition(self, sides: list[set[str]], *, one_way: bool = False) -> None:
-        """Cut every link from one side to another; with `one_way`, only from an earlier side to a later."""
-        self.heal()
-        for i, left in enumerate(sides):
-            for right in sides[i + 1 :]:
-                for a in sorted(left):
-                    for b in sorted(right):
-                        self._cut(a, b)
-                        if not one_way:
-                            self._cut(b, a)
-
-    def heal(self) -> None:
-        self.cut.clear()
 
     def send(self, sender: str, receiver: str, frame: bytes) -> bool:
         """False when the receiver is down, which the sender's kernel would have told it by now."""
-        if receiver not in self._up:
+        host = self._hosts.get(receiver)
+        if host is None:
             return False
-        rng, weather = self._events.rng, self.weather
-        if (sender, receiver) in self.cut or rng.random() < weather.loss:
+        random, weather = self._events.rng.random, self.weather
+        if (sender, receiver) in self.cut or (weather.loss and random() < weather.loss):
             self.lost += 1
             return True
-        copies = 2 if frame[4] in DUPLICABLE and rng.random() < weather.duplicate else 1
-        for _ in range(copies):
-            delay = rng.randint(50, 500)
-            if rng.random() < weather.slow:
-                delay += rng.randint(0, weather.slow_us)
-            self._later(delay, sender, receiver, self._lives[receiver], frame)
+        self._arrives_later(sender, receiver, host, frame)
+        if weather.duplicate and frame[4] in DUPLICABLE and random() < weather.duplicate:
+            self._arrives_later(sender, receiver, host, frame)
         return True
 
-    def _later(self, delay: int, sender: str, receiver: str, life: int, frame: bytes) -> None:
-        def arrive() -> None:
-            if self._lives[receiver] != life or receiver not in self._up or (sender, receiver) in self.cut:
-                self.lost += 1
-                return
+    def _arrives_later(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:
+        events, weather = self._events, self.weather
+        delay = 50 + int(events.rng.random() * self._wire_us)
+        if self._detours and events.rng.random() < self._detours:
+            delay *= 4
+        elif weather.slow and events.rng.random() < weather.slow:
+            delay += int(events.rng.random() * weather.slow_us)
+        else:
+            at = max(events.now + delay, self._busy_until.get((sender, receiver), 0))
+            self._busy_until[sender, receiver] = at
+            delay = at - events.now
+        events.after(delay, self._arrive, sender, receiver, host, frame)
+
+    def _arrive(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:
+        if host.alive and (sender, receiver) not in self.cut:
             self.delivered += 1
-            reader = FrameReader(1 << 26)
-            for opcode, _, code, request_id, body in reader.feed(frame):
-                self._up[receiver](sender, opcode, code, request_id, body)
+            host.hear(sender, frame)
+        else:
+            self.lost += 1
 
-        self._events.after(delay, arrive)
+    # -- broken links ------------------------------------------------------------------------------------------------
 
-    def _cut(self, sender: str, receiver: str) -> None:
-        self.cut.add((sender, receiver))
-        if sender in self._up and self._events.rng.random() < 0.5:
-            self._notice_later(sender, receiver)
+    def break_links(self, links: Iterable[Link]) -> None:
+        """Only these links are cut from now on. Some senders notice, some do not."""
+        self.cut.clear()
+        for sender, receiver in links:
+            self.cut.add((sender, receiver))
+            if sender in self._hosts and self._events.chance(0.5):
+                self._notice_later(sender, receiver)
+
+    def heal(self) -> None:
+        """Every link is whole."""
+        self.cut.clear()
 
     def _notice_later(self, who: str, lost: str) -> None:
-        def notice() -> None:
-            if who in self._lost:
-                self._lost[who](lost)
+        self._events.after(self._events.between(0, 50 * MS), self._notice, self._hosts[who], lost)
 
-        self._events.after(self._events.rng.randint(0, 50 * MS), notice)
+    @staticmethod
+    def _notice(host: Host, lost: str) -> None:
+        if host.alive:
+            host.lost(lost)
+
+
+def between_sides(left: Iterable[str], right: Iterable[str], *, one_way: bool = False) -> list[Link]:
+    """The links from one side to the other, and back unless `one_way`."""
+    right = list(right)
+    there = [(a, b) for a in left for b in right]
+    return there if one_way else there + [(b, a) for a, b in there]

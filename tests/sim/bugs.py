@@ -1,0 +1,154 @@
+"""Known bugs, brought back on purpose: a simulator that has never caught anything proves nothing.
+
+Each is a switch that changes production code while it is on, here and nowhere else. They are bugs that real systems
+have had. `test_bugs` runs seeds until one breaks a promise, and `python -m tests.sim --bugs` says how many it takes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+from fastkv._core.codes import Status
+from fastkv.log_types import HardState, Segment
+from fastkv.node.reads import Reads
+from fastkv.node.writes import Proposals
+from fastkv.raft import Message, Raft, election, follower, leader, quorum, raft
+from fastkv.raft.messages import PRE_VOTE_REPLY, VOTE_REPLY
+from fastkv.raft.reads import ReadRounds
+from fastkv.storage.memory_log import MemoryLogStore
+from tests.sim.process import Process
+from tests.sim.world import Violation, World
+
+Switch = Callable[[], AbstractContextManager[Any]]
+BUGS: dict[str, tuple[str, Switch]] = {}
+"""For each name: what the bug is, and a context in which it is there."""
+
+
+def bug(name: str, what: str) -> Callable[[Switch], Switch]:
+    """Register a switch."""
+
+    def register(switch: Switch) -> Switch:
+        BUGS[name] = (what, switch)
+        return switch
+
+    return register
+
+
+@bug("vote-not-synced", "a vote is said before it is on the disk, and forgotten in a crash")
+def _() -> AbstractContextManager[Any]:
+    append = MemoryLogStore.append
+
+    def forgetful(self: MemoryLogStore, hard_state: HardState | None, segments: list[Segment]) -> int:
+        if hard_state is not None and not segments:
+            hard_state = None
+        return append(self, hard_state, segments)
+
+    return mock.patch.object(MemoryLogStore, "append", forgetful)
+
+
+@bug("old-term-commit", "an entry of an earlier term is committed by counting its copies (paper figure 8)")
+def _() -> AbstractContextManager[Any]:
+    def maybe_commit(self: Raft) -> None:
+        matches = {peer: progress.match for peer, progress in self.progress.items()}
+        matches[self.node_id] = self.durable_index
+        index = quorum.reached(self.membership.voters, matches, self.membership.outgoing)
+        if index > self.commit_index:
+            self.commit_to(index)
+            self.uncommitted.committed(index)
+            self.reads.committed()
+
+    return mock.patch.object(leader, "maybe_commit", maybe_commit)
+
+
+@bug("read-at-boot", "a new leader answers reads before it has committed an entry of its own term")
+def _() -> AbstractContextManager[Any]:
+    return mock.patch.object(ReadRounds, "knows_commit", return_value=True)
+
+
+@bug("reused-read-context", "a later read is asked for under the same context as an earlier one")
+def _() -> AbstractContextManager[Any]:
+    put = Reads._put
+
+    def put_again(self: Reads, now: int) -> None:
+        self._last_context = 0
+        put(self, now)
+
+    return mock.patch.object(Reads, "_put", put_again)
+
+
+@bug("truncates-always", "what a leader sends replaces all that follows, also where it is a late, shorter message")
+def _() -> AbstractContextManager[Any]:
+    def take(self: Raft, segment: Segment) -> None:
+        first = max(segment.first_index, self.commit_index + 1)
+        if first <= self.log.last_index:
+            self.cut_conflict(first)
+        if first <= segment.last_index:
+            self.store(segment.slice(first, segment.last_index))
+
+    return mock.patch.object(follower, "_take", take)
+
+
+@bug("ack-before-sync", "entries are acknowledged before they are on the disk")
+def _() -> AbstractContextManager[Any]:
+    return mock.patch.object(Raft, "send_once_durable", Raft.send)
+
+
+@bug("votes-counted-twice", "a vote that arrives twice counts twice")
+def _() -> AbstractContextManager[Any]:
+    def heard_vote_reply(self: Raft, message: Message) -> None:
+        if self.votes.get(message.frm) and not message.reject:
+            unheard = [voter for voter in self.membership.voters if voter not in self.votes]
+            if unheard:
+                message.frm = unheard[0]
+        election.heard_vote_reply(self, message)
+
+    return mock.patch.dict(raft.HANDLERS, {VOTE_REPLY: heard_vote_reply, PRE_VOTE_REPLY: heard_vote_reply})
+
+
+@bug("sync-tried-again", "a sync that failed is tried again, and succeeds; what it was for is gone")
+def _() -> AbstractContextManager[Any]:
+    def fail_disk(self: Process) -> None:
+        """What the kernel does: the pages are marked clean, and the next sync has nothing to write."""
+        self.machine.disk.under_way.clear()
+
+    return mock.patch.object(Process, "fail_disk", fail_disk)
+
+
+@bug("read-without-round", "a leader answers reads without asking anybody whether it still leads")
+def _() -> AbstractContextManager[Any]:
+    def start_round(self: ReadRounds) -> None:
+        if self._unsent:
+            self._confirm(self.begin_round())
+
+    return mock.patch.object(ReadRounds, "start_round", start_round)
+
+
+@bug("unknown-as-not-done", "writes that a deposed leader had appended are said not to have been done")
+def _() -> AbstractContextManager[Any]:
+    fail_all = Proposals.fail_all
+    return mock.patch.object(
+        Proposals, "fail_all", lambda self, applied_index, status: fail_all(self, applied_index, Status.NO_LEADER)
+    )
+
+
+def seeds_until_caught(
+    name: str, *, first: int = 0, limit: int = 200, operations: int = 2000, nodes: int = 5
+) -> tuple[int, str] | None:
+    """How many seeds it takes from `first` on, and what caught it; None where `limit` seeds do not."""
+    with BUGS[name][1]():
+        for seed in range(first, first + limit):
+            try:
+                World(seed, nodes=nodes).run(operations=operations)
+            except Violation as violation:
+                return seed - first + 1, str(violation)
+    return None
+
+
+def median_seeds(name: str, *, starts: int = 5, limit: int = 200) -> float | None:
+    """The median over several first seeds; None where one of them runs into the limit."""
+    taken = [seeds_until_caught(name, first=1000 * start, limit=limit) for start in range(1, starts + 1)]
+    return None if None in taken else statistics.median(found[0] for found in taken if found is not None)

@@ -1,0 +1,21 @@
+"""Bugs brought back on purpose are caught, each within a few seeds: see `docs/testing.md` for how many it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.bugs import BUGS, seeds_until_caught
+
+RARE = {"read-without-round", "unknown-as-not-done", "votes-counted-twice"}
+"""They need several things to come together, and so more seeds."""
+
+
+@pytest.mark.parametrize("name", [name for name in BUGS if name not in RARE])
+def test_a_bug_is_caught(name: str) -> None:
+    assert seeds_until_caught(name, limit=20) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RARE))
+def test_a_rare_bug_is_caught(name: str) -> None:
+    assert seeds_until_caught(name, limit=150) is not None
