@@ -1,9 +1,10 @@
 # The state machine's compiled half: three generations of memtables over a store. See apply.pyx.
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from fastkv._core.buffer cimport WriteBuffer
-from fastkv._core.memtable cimport Memtable
+from fastkv._core.entry cimport Command
+from fastkv._core.memtable cimport Memtable, Record, Slot
+from fastkv._core.state_hash cimport HashPoints
 
 
 cdef class Table:
@@ -14,6 +15,8 @@ cdef class Table:
     cdef object borrowed            # keeps a record from the store alive until the next lookup
     cdef readonly uint64_t revision
     cdef readonly uint64_t key_count
+    cdef readonly uint64_t state_hash
+    cdef HashPoints points
     cdef list snapshots             # revisions of the open ones, in the order they were opened
     cdef uint64_t newest_snapshot
 
@@ -21,8 +24,16 @@ cdef class Table:
     cdef int lookup(
         self, const uint8_t* key, Py_ssize_t key_len, const uint8_t** record, Py_ssize_t* nbytes,
     ) except -1
-    cdef int apply_command(
-        self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint8_t* result,
+    # Its two halves below the active memtable: the other memtables, and the store.
+    cdef Record* find_older(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
+    cdef int fetch(
+        self, const uint8_t* key, Py_ssize_t key_len, const uint8_t** record, Py_ssize_t* nbytes,
     ) except -1
-    cdef object opened(self, uint64_t revision)
-    cdef object closed(self, uint64_t revision)
+    cdef int apply_entry(
+        self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint64_t index, uint8_t* result,
+    ) except -1
+    cdef int apply_command(self, const Command* command, uint8_t* result) except -1
+    cdef int write_tombstone(self, Slot* slot) except -1
+    cdef uint64_t write_record(
+        self, Slot* slot, const Command* command, uint64_t created, uint64_t version,
+    ) except? 0

@@ -20,6 +20,7 @@ cdef struct Record:
     Record* older
     uint32_t nbytes             # of what follows the struct: the record as stored, or 32 zeros with a revision
     uint32_t capacity
+    uint64_t digest             # of key and record, for whoever keeps a sum of them; 0 where it is deleted
     uint8_t deleted
 
 
@@ -74,7 +75,8 @@ cdef class Memtable:
     cdef void* allocate(self, Py_ssize_t nbytes) except NULL
     cdef Node* new_node(self, bint leaf) except NULL
     cdef Slot* find_slot(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
-    cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL
+    # A slot for a key that has none.
+    cdef Slot* add_slot(self, const uint8_t* key, Py_ssize_t key_len) except NULL
     cdef int insert(self, Slot* slot) except -1
     cdef int index_slot(self, Slot* slot) except -1
     cdef int grow_index(self) except -1
@@ -82,11 +84,9 @@ cdef class Memtable:
 
     # The newest record of a key, or NULL.
     cdef Record* find(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
-    # Room for a new newest record of nbytes; the caller fills its bytes. The record before it is overwritten unless a
-    # snapshot at `newest_snapshot` or before may need it.
-    cdef Record* put(
-        self, const uint8_t* key, Py_ssize_t key_len, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot,
-    ) except NULL
+    # Room for a new newest record of nbytes; the caller fills its bytes and its digest. The record before it is
+    # overwritten unless a snapshot at `newest_snapshot` or before may need it.
+    cdef Record* put(self, Slot* slot, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot) except NULL
 
     # The first key not below `key`; and the last key below it.
     cdef Place seek(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil

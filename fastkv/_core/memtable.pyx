@@ -193,12 +193,8 @@ cdef class Memtable:
         PyMem_Free(before)
         return 0
 
-    cdef Slot* slot_for(self, const uint8_t* key, Py_ssize_t key_len) except NULL:
-        """The key's slot; made where there is none."""
-        cdef Slot* slot = self.find_slot(key, key_len)
-        if slot != NULL:
-            return slot
-        slot = <Slot*>self.allocate(sizeof(Slot) + key_len)
+    cdef Slot* add_slot(self, const uint8_t* key, Py_ssize_t key_len) except NULL:
+        cdef Slot* slot = <Slot*>self.allocate(sizeof(Slot) + key_len)
         slot.newest = NULL
         slot.hash = hash_of(key, key_len)
         slot.key_len = <uint16_t>key_len
@@ -274,10 +270,7 @@ cdef class Memtable:
         cdef Slot* slot = self.find_slot(key, key_len)
         return NULL if slot == NULL else slot.newest
 
-    cdef Record* put(
-        self, const uint8_t* key, Py_ssize_t key_len, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot,
-    ) except NULL:
-        cdef Slot* slot = self.slot_for(key, key_len)
+    cdef Record* put(self, Slot* slot, Py_ssize_t nbytes, bint deleted, uint64_t newest_snapshot) except NULL:
         cdef Record* newest = slot.newest
         cdef Record* record
         cdef bint needed = newest != NULL and record_revision(newest) <= newest_snapshot
@@ -345,10 +338,15 @@ cdef class Memtable:
     def write(self, const uint8_t[::1] key not None, record, uint64_t revision, uint64_t newest_snapshot=0):
         """Set a key's record (at least 32 bytes, beginning with `revision`), or None to delete it at `revision`."""
         cdef const uint8_t[::1] content = bytes(RECORD_HEADER_BYTES) if record is None else record
+        cdef Slot* slot
         cdef Record* made
         if not key.shape[0] or content.shape[0] < RECORD_HEADER_BYTES:
             raise ValueError("a key has at least one byte, and a record at least its header")
-        made = self.put(&key[0], key.shape[0], content.shape[0], record is None, newest_snapshot)
+        slot = self.find_slot(&key[0], key.shape[0])
+        if slot == NULL:
+            slot = self.add_slot(&key[0], key.shape[0])
+        made = self.put(slot, content.shape[0], record is None, newest_snapshot)
+        made.digest = 0
         memcpy(record_bytes(made), &content[0], content.shape[0])
         store_u64(record_bytes(made), revision)
 

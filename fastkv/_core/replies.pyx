@@ -199,7 +199,7 @@ cdef dict TEXTS = {
     Status.OVERLOADED: b"more work than may be queued; nothing was done, try again a little later",
     Status.NO_SPACE: b"the disk is full; nothing was written, reads go on",
     Status.SHUTTING_DOWN: b"the node is shutting down; nothing was done, try another node",
-    Status.SESSION_EXPIRED: b"the session is not known any more; this attempt was not done, an earlier one may have been",
+    Status.SESSION_EXPIRED: b"that session is gone; this attempt was not done, an earlier one may have been",
     Status.CORRUPT_STATE: b"this node's state differs from the others'; nothing was done, try another node",
     Status.TIMEOUT: b"no answer in time; nothing was read",
     Status.CURSOR_EXPIRED: b"the scan's snapshot is gone; start the scan again",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 
-from fastkv._core.apply import TableSnapshot
+from fastkv._core.snapshot import TableSnapshot
 from fastkv.errors import CursorExpired
 
 _ID = struct.Struct("<Q")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastkv._core.apply import Table, TableSnapshot
+from fastkv._core.apply import Table
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.memtable import Memtable
+from fastkv._core.snapshot import TableSnapshot
 from fastkv.kv.snapshots import HeldSnapshots, decode_cursor, encode_cursor
 from fastkv.kv.store import Store, StoreFull, StoreMeta, StorePinned
 from fastkv.log_types import Segment
@@ -72,9 +73,11 @@ class StateMachine:
         self._checkpoint_age_ticks = checkpoint_age_ticks
         self._retry_ticks = retry_ticks
         meta = store.meta
-        self.table = Table(store.get, meta.revision, meta.key_count)
+        self.table = Table(store.get, meta.revision, meta.key_count, meta.state_hash)
         self.applied_index = meta.applied_index
         self.applied_term = meta.applied_term
+        self.membership = meta.membership
+        """The body of the newest ENTRY_CONFIG that has been applied; empty before the first."""
         self.durable_applied_index = meta.applied_index
         """What the store has: the log up to here is not needed to recover this node."""
         self.held = HeldSnapshots(limit=snapshots, ttl_ticks=snapshot_ttl_ticks, first_id=first_snapshot_id)
@@ -99,6 +102,11 @@ class StateMachine:
         """Live keys."""
         return self.table.key_count
 
+    @property
+    def state_hash(self) -> int:
+        """Equal on all nodes whose `applied_index` is equal, or their states have parted."""
+        return self.table.state_hash
+
     def apply(self, segment: Segment, first: int, last: int, results: WriteBuffer | None) -> None:
         """Apply entries `first` to `last` of a committed run, and append a 16-byte result for each where asked to.
 
@@ -106,11 +114,14 @@ class StateMachine:
         """
         if first != self.applied_index + 1:
             raise AssertionError(f"entry {first} is applied after entry {self.applied_index}")
-        self.table.apply(segment.batch, first - segment.first_index, last - segment.first_index + 1, results)
+        batch = segment.batch
+        self.table.apply(batch, first - segment.first_index, last - segment.first_index + 1, first, results)
+        if (membership := batch.config) is not None:
+            self.membership = membership
         self.applied_index = last
         self.applied_term = segment.term
         # A run is often applied in pieces: each counts for its share.
-        self._log_bytes += segment.nbytes * (last - first + 1) // segment.batch.count
+        self._log_bytes += segment.nbytes * (last - first + 1) // batch.count
 
     def open_snapshot(self) -> TableSnapshot:
         """The state as it is now, until closed."""
@@ -173,7 +184,14 @@ class StateMachine:
     def start_checkpoint(self) -> None:
         """Write what has been applied into the store. The caller has made sure that it is durable in the log."""
         if self._frozen is None:
-            meta = StoreMeta(self.applied_index, self.applied_term, self.revision, self.key_count)
+            meta = StoreMeta(
+                self.applied_index,
+                self.applied_term,
+                self.revision,
+                self.key_count,
+                self.state_hash,
+                self.membership,
+            )
             self._frozen = self.table.rotate(), meta
             self._log_bytes = self._age = 0
         frozen, meta = self._frozen

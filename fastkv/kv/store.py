@@ -15,6 +15,8 @@ class StoreMeta:
     applied_term: int = 0
     revision: int = 0
     key_count: int = 0
+    state_hash: int = 0
+    membership: bytes = b""
 
 
 class StoreFull(Exception):

@@ -119,7 +119,7 @@ class Server:
         self.turns.append((len(writes[1]) if writes else 0, len(reads) if reads else 0))
         if writes is not None:
             results = WriteBuffer()
-            self.table.apply(writes[0], 0, writes[0].count, results)
+            self.table.apply(writes[0], 0, writes[0].count, 1, results)
             writes[1].deliver(results.take(), 0)
         if reads is not None:
             reads.serve(self.table)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastkv._core.apply import CorruptEntry, Table, TableSnapshot
+from fastkv._core.apply import CorruptEntry, Table
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.codes import Kind
 from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command
+from fastkv._core.snapshot import TableSnapshot
 from fastkv.storage.memory_store import MemoryView
 from tests.core.strategies import u64
 from tests.reference.state_machine import Snapshot, State
@@ -56,9 +57,9 @@ def delete(key: bytes, compare: int | None = None) -> tuple[int, bytes]:
     return Kind.ENTRY_DELETE, encode_command(Kind.ENTRY_DELETE, key, compare=compare)
 
 
-def apply(table: Table, entries: Entries) -> bytes:
+def apply(table: Table, entries: Entries, first_index: int = 1) -> bytes:
     results = WriteBuffer()
-    table.apply(batch_of(entries), 0, len(entries), results)
+    table.apply(batch_of(entries), 0, len(entries), first_index, results)
     return results.take()
 
 
@@ -76,6 +77,7 @@ class Stored:
 
     def check(self) -> None:
         assert (self.table.revision, self.table.key_count) == (self.twin.revision, len(self.twin.records))
+        assert self.table.state_hash == self.twin.state_hash
 
     def flush(self) -> None:
         frozen = self.table.rotate()
@@ -114,8 +116,8 @@ def test_a_batch_may_be_split_at_every_point(entries: Entries) -> None:
     expected = State().apply(entries)
     for middle in range(len(entries) + 1):
         table, results = Table({}.get), WriteBuffer()
-        table.apply(batch, 0, middle, results)
-        table.apply(batch, middle, len(entries), results)
+        table.apply(batch, 0, middle, 1, results)
+        table.apply(batch, middle, len(entries), middle + 1, results)
         assert results.take() == expected
 
 
@@ -124,7 +126,7 @@ def test_a_batch_may_be_split_at_every_point(entries: Entries) -> None:
 def test_nobody_has_to_ask_for_results(entries: Entries) -> None:
     asked, silent = Table({}.get), Table({}.get)
     apply(asked, entries)
-    silent.apply(batch_of(entries), 0, len(entries))
+    silent.apply(batch_of(entries), 0, len(entries), 1)
     with asked.snapshot(MemoryView({})) as one, silent.snapshot(MemoryView({})) as other:
         assert list(one.items()) == list(other.items())
     assert asked.revision == silent.revision
@@ -154,8 +156,8 @@ def test_a_key_made_anew_begins_anew() -> None:
 )
 def test_a_damaged_entry_stops_the_node(kind: int, body: bytes) -> None:
     table, results = Table({}.get), WriteBuffer()
-    with pytest.raises(CorruptEntry, match=f"kind {kind} and {len(body)} bytes") as raised:
-        table.apply(batch_of([put(b"a"), (kind, body), put(b"b")]), 0, 3, results)
+    with pytest.raises(CorruptEntry, match=f"entry 8, of kind {kind} and {len(body)} bytes") as raised:
+        table.apply(batch_of([put(b"a"), (kind, body), put(b"b")]), 0, 3, 7, results)
     assert isinstance(raised.value, AssertionError)
     assert table.get(b"b") is None
     assert table.revision == 1
@@ -164,7 +166,7 @@ def test_a_damaged_entry_stops_the_node(kind: int, body: bytes) -> None:
 @pytest.mark.parametrize(("start", "stop"), [(-1, 1), (0, 3), (2, 1), (3, 3)])
 def test_entries_that_a_batch_does_not_have(start: int, stop: int) -> None:
     with pytest.raises(IndexError, match=f"no entries {start} to {stop} in a batch of 2"):
-        Table({}.get).apply(batch_of([put(b"a"), put(b"b")]), start, stop)
+        Table({}.get).apply(batch_of([put(b"a"), put(b"b")]), start, stop, 1)
 
 
 def test_an_error_of_the_store_is_not_taken_for_absence() -> None:
@@ -181,10 +183,10 @@ def test_the_start_is_where_the_store_was() -> None:
     twin = State()
     twin.apply([put(b"a"), put(b"b"), put(b"a", b"2")])
     store = {key: record.encode() for key, record in twin.records.items()}
-    table = Table(store.get, twin.revision, len(store))
+    table = Table(store.get, twin.revision, len(store), twin.state_hash)
     entries = [put(b"a", b"3"), delete(b"b"), delete(b"b"), put(b"c", compare=0)]
     assert apply(table, entries) == twin.apply(entries)
-    assert (table.revision, table.key_count) == (twin.revision, 2)
+    assert (table.revision, table.key_count, table.state_hash) == (twin.revision, 2, twin.state_hash)
 
 
 # -- generations -----------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Door:
     def apply(self, key: bytes, value: bytes) -> bytes:
         builder = BatchBuilder()
         builder.append(Kind.ENTRY_PUT, put_body(key, value))
-        self.table.apply(builder.take(), 0, 1, WriteBuffer())
+        self.table.apply(builder.take(), 0, 1, 1, WriteBuffer())
         record = self.table.get(key)
         assert record is not None
         return record

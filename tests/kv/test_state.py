@@ -8,6 +8,7 @@ import pytest
 
 from fastkv._core.apply import CorruptEntry
 from fastkv._core.codes import Kind
+from fastkv._core.state_hash import hash_of
 from fastkv.kv.state import HARD_LIMIT
 from fastkv.kv.store import StoreFull, StoreMeta, StorePinned
 from tests.kv.machine import Harness, delete, put, segment
@@ -49,6 +50,21 @@ def test_a_damaged_entry_is_not_passed_over() -> None:
     with pytest.raises(CorruptEntry):
         harness.apply((Kind.ENTRY_PUT, b"\0"))
     assert harness.machine.applied_index == 0
+
+
+def test_a_configuration_is_taken_note_of_and_changes_nothing_else() -> None:
+    harness = Harness()
+    harness.fill(b"a")
+    before = harness.machine.revision, harness.machine.state_hash, harness.contents()
+    assert harness.machine.membership == b""
+    assert harness.apply((Kind.ENTRY_CONFIG, b"one")) == bytes(8) + (1).to_bytes(8, "little")
+    harness.apply((Kind.ENTRY_CONFIG, b"two"))
+    harness.apply((Kind.NOOP, b""))
+    assert (harness.machine.revision, harness.machine.state_hash, harness.contents()) == before
+    assert (harness.machine.membership, harness.machine.applied_index) == (b"two", 4)
+    harness.checkpoint()
+    harness.apply((Kind.ENTRY_CONFIG, b"three"))
+    assert Harness(harness.disk).machine.membership == b"two"
 
 
 # -- when a checkpoint is due ----------------------------------------------------------------------------------------
@@ -132,7 +148,9 @@ def test_a_checkpoint_is_the_state_as_it_was_at_its_start() -> None:
     assert harness.machine.durable_applied_index == 0
     harness.store.complete()
     assert sorted(harness.disk.records.items()) == expected
-    assert harness.disk.meta == StoreMeta(applied_index=2, applied_term=2, revision=2, key_count=2)
+    assert harness.disk.meta == StoreMeta(
+        applied_index=2, applied_term=2, revision=2, key_count=2, state_hash=hash_of(expected)
+    )
     assert (harness.machine.durable_applied_index, harness.machine.checkpoints) == (2, 1)
 
 
@@ -152,6 +170,7 @@ def test_a_restart_goes_on_from_the_last_checkpoint() -> None:
     again.apply(*entries[2:])
     assert again.contents() == [(key, record.encode()) for key, record in twin.snapshot().items()]
     assert (again.machine.revision, again.machine.key_count) == (twin.revision, len(twin.records))
+    assert again.machine.state_hash == twin.state_hash
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -170,6 +189,7 @@ def test_equal_entries_make_equal_states_whatever_the_checkpoints(seed: int) -> 
         elif dice < 0.3 and harness.store.pending:
             harness.store.fail(StoreFull("no room"))
         assert harness.contents() == [(key, record.encode()) for key, record in twin.snapshot().items()]
+        assert harness.machine.state_hash == hash_of(harness.contents())
 
 
 # -- checkpoints that fail -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastkv._core.codes import FrameFlag, Kind, Status
+from tests.reference.digest import hash_of
 from tests.reference.entry import decode_command
 
 NO_LIMIT = 2**32
@@ -69,6 +70,10 @@ class State:
             return result(Status.OK, FrameFlag.CREATED, self.revision)
         self.records[key] = Record(self.revision, old.create_revision, old.version + 1, lease or 0, value)
         return result(Status.OK, 0, self.revision)
+
+    @property
+    def state_hash(self) -> int:
+        return hash_of((key, record.encode()) for key, record in self.records.items())
 
     def snapshot(self) -> Snapshot:
         return Snapshot(dict(self.records), self.revision)

@@ -1,0 +1,6 @@
+from collections.abc import Iterable
+
+class HashPoints:
+    def listed(self) -> list[tuple[int, int]]: ...
+
+def hash_of(items: Iterable[tuple[bytes, bytes]]) -> int: ...
