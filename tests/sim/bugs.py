@@ -135,8 +135,12 @@ def _() -> AbstractContextManager[Any]:
     )
 
 
+STARTS = 5
+LIMIT = 200
+
+
 def seeds_until_caught(
-    name: str, *, first: int = 0, limit: int = 200, operations: int = 2000, nodes: int = 5
+    name: str, *, first: int = 0, limit: int = LIMIT, operations: int = 2000, nodes: int = 5
 ) -> tuple[int, str] | None:
     """How many seeds it takes from `first` on, and what caught it; None where `limit` seeds do not."""
     with BUGS[name][1]():
@@ -148,7 +152,17 @@ def seeds_until_caught(
     return None
 
 
-def median_seeds(name: str, *, starts: int = 5, limit: int = 200) -> float | None:
-    """The median over several first seeds; None where one of them runs into the limit."""
-    taken = [seeds_until_caught(name, first=1000 * start, limit=limit) for start in range(1, starts + 1)]
-    return None if None in taken else statistics.median(found[0] for found in taken if found is not None)
+def seeds_of_all_starts(name: str) -> list[int | None]:
+    """How many seeds it takes from each of several first seeds on."""
+    found = [seeds_until_caught(name, first=1000 * start) for start in range(1, STARTS + 1)]
+    return [None if caught is None else caught[0] for caught in found]
+
+
+def table(taken: dict[str, list[int | None]]) -> str:
+    """The table of `docs/testing.md`."""
+    lines = ["| switch | the bug | seeds until caught: median (each start) |", "|---|---|---|"]
+    for name, seeds in taken.items():
+        median = statistics.median(LIMIT + 1 if count is None else count for count in seeds)
+        each = ", ".join(f"> {LIMIT}" if count is None else str(count) for count in seeds)
+        lines.append(f"| `{name}` | {BUGS[name][0]} | {median:g} ({each}) |")
+    return "\n".join(lines)

@@ -57,4 +57,4 @@ def check_history(world: World) -> None:
     """The clients' history is linearizable."""
     verdict, key = check(world.history)
     if verdict is not Verdict.LINEARIZABLE:
-        raise Violation(f"the history of {key} is not linearizable ({verdict.value})")
+        raise Violation(f"the history of {key} is not linearizable ({verdict.value})", key=key)

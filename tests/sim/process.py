@@ -253,9 +253,9 @@ class Process:
     def send(self, to: str, frame: bytes) -> bool:
         """Queue a frame to a peer."""
         world = self.world
+        world.trace.append((world.events.now, self.node_id, to, frame))
         if frame[4] == Opcode.RAFT and frame[FRAME_HEADER_BYTES] in PROMISING:
             check_frame(self, to, frame)
-        world.trace.append((world.events.now, self.node_id, to, frame))
         return world.network.send(self.node_id, to, frame)
 
     def flush(self) -> None:

@@ -22,7 +22,11 @@ from fastkv.raft import RaftLog
 
 
 class Violation(AssertionError):
-    """A promise is broken; the message says which."""
+    """A promise is broken; the message says which. `key` is set where it is a key's history that cannot be."""
+
+    def __init__(self, what: str, *, key: str = "") -> None:
+        super().__init__(what)
+        self.key = key
 
 
 class Truth:

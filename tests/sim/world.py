@@ -65,7 +65,8 @@ class World:
         try:
             self._run(operations, faults)
         except AssertionError as error:
-            raise Violation(f"seed {self.seed} at {self.events.now} us: {error}") from error
+            key = error.key if isinstance(error, Violation) else ""
+            raise Violation(f"seed {self.seed} at {self.events.now} us: {error}", key=key) from error
         finally:
             if collecting:
                 gc.enable()
@@ -127,7 +128,3 @@ class World:
     def note(self, text: str) -> None:
         """Something to be told in the replay."""
         self.journal.append(f"{self.events.now // MS:>8} ms  {text}")
-
-    def replay(self) -> str:
-        """What happened to the cluster, for a person."""
-        return "\n".join(self.journal[-40:])
