@@ -21,8 +21,8 @@ class NodeSettings:
     """Limits of one node; durations in ticks."""
 
     node_id: str
-    peers: tuple[str, ...]
-    """All other members."""
+    disk: int
+    """The number of this node's data directory (see `acquaintances`)."""
     tick_ms: float
     request_timeout_ticks: int
     """A write that has not been applied by then is answered OUTCOME_UNKNOWN, a read TIMEOUT."""
@@ -38,6 +38,8 @@ class NodeSettings:
     """Writes that may wait for a leader, or for the leader's answer, before more are refused as OVERLOADED."""
     log_memory_bytes: int
     """Log entries kept in memory for followers that lag; older ones are read from disk."""
+    lease_reads: bool = False
+    """Whether a leader answers linearizable reads by its lease, where it has one."""
     raft_address: str = ""
     http_address: str = ""
 

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 
 import uvloop
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 TICKS_A_HEARTBEAT = 5
 """A tick is a fifth of a heartbeat: fine enough to spread election timeouts, rare enough to cost nothing."""
+
+CLOCK_DRIFT = 0.1
+"""By how much the rates of two nodes' clocks may differ for leases to be safe; those of machines differ by 0.0001."""
 
 EXIT_FAILED = 1
 EXIT_BROKEN = 70
@@ -138,21 +142,19 @@ class Runtime:
                 max_append_entries=config.raft.max_append_entries,
                 max_inflight_bytes=config.raft.max_inflight_bytes,
                 max_uncommitted_bytes=config.raft.max_uncommitted_bytes,
+                lease_ns=self._lease_ns(),
             ),
             recovered.hard_state,
             RaftLog(recovered.base_index, recovered.base_term, recovered.segments, self.log),
             random.Random(os.urandom(16)),
-            membership=Membership.of(
-                Member(node_id, str(address.raft), str(address.http))
-                for node_id, address in config.cluster.nodes.items()
-            ),
+            membership=Membership.decode(self.machine.membership) or self._first_members(),
             applied=self.machine.applied_index,
         )
         limits, own = config.limits, config.cluster.nodes[config.node_id]
         return Node(
             NodeSettings(
                 node_id=config.node_id,
-                peers=tuple(self._peers()),
+                disk=0,
                 tick_ms=self._tick_s * 1000,
                 request_timeout_ticks=self._ticks(limits.request_timeout_ms),
                 leader_wait_ticks=self._ticks(limits.leader_wait_ms),
@@ -161,6 +163,7 @@ class Runtime:
                 status_expiry_ticks=self._ticks(1500),
                 waiting_limit_bytes=config.raft.max_uncommitted_bytes,
                 log_memory_bytes=config.raft.log_memory_bytes,
+                lease_reads=config.raft.reads == "lease",
                 raft_address=str(own.raft),
                 http_address=str(own.http),
             ),
@@ -169,9 +172,27 @@ class Runtime:
             self.log,
             self.links,
             self._wake,
+            clock=time.monotonic_ns,
             value_limit_bytes=limits.value_bytes,
             open_limit_bytes=config.raft.max_append_bytes * 16,
         )
+
+    def _first_members(self) -> Membership:
+        """Who founds the cluster: what the configuration says counts until the log says something else."""
+        return Membership.of(
+            Member(node_id, str(address.raft), str(address.http))
+            for node_id, address in self.config.cluster.nodes.items()
+        )
+
+    def _lease_ns(self) -> int:
+        """How long a lease lasts: the shortest time in which a follower can count an election timeout.
+
+        Its tick may be due as the heartbeat arrives, after a pause it makes up for a heartbeat's worth of ticks, and
+        its clock may run faster than ours.
+        """
+        election_ticks = round(self.config.raft.election_timeout_ms / 1000 / self._tick_s)
+        counted = max(0, election_ticks - TICKS_A_HEARTBEAT - 1)
+        return int(counted * self._tick_s * 1e9 * (1 - CLOCK_DRIFT))
 
     def _peers(self) -> dict[str, NodeAddress]:
         return {peer: address for peer, address in self.config.cluster.nodes.items() if peer != self.config.node_id}

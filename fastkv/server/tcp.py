@@ -120,7 +120,7 @@ class RawServer:
         elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
             text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
             connection.break_off(Status.WRONG_CLUSTER, text)
-        elif hello.role == PEER_ROLE and hello.id not in self._node.settings.peers:
+        elif hello.role == PEER_ROLE and hello.id not in self._node.raft.peers:
             connection.break_off(Status.UNAUTHENTICATED, f"{hello.id!r} is no other member of this cluster")
         elif hello.role not in (CLIENT_ROLE, PEER_ROLE):
             connection.break_off(Status.INVALID_REQUEST, f"role {hello.role} is neither client (1) nor peer (2)")

@@ -67,7 +67,7 @@ class Wire:
 class Bench:
     """The node `node-1` of a cluster, on a bench."""
 
-    def __init__(self, voters: tuple[str, ...], *, max_uncommitted_bytes: int = 1 << 20) -> None:
+    def __init__(self, voters: tuple[str, ...], *, max_uncommitted_bytes: int = 1 << 20, lease_ns: int = 0) -> None:
         self.wire = Wire()
         self.disk = MemoryDisk()
         self.log = MemoryLogStore(self.disk)
@@ -83,15 +83,15 @@ class Bench:
             first_snapshot_id=1,
         )
         raft = Raft(
-            RaftConfig("node-1", max_uncommitted_bytes=max_uncommitted_bytes),
+            RaftConfig("node-1", max_uncommitted_bytes=max_uncommitted_bytes, lease_ns=lease_ns),
             self.log.recovered.hard_state,
             RaftLog(0, 0, [], self.log),
             random.Random(1),
-            membership=Membership.of(Member(voter) for voter in voters),
+            membership=Membership.of(Member(voter, disk=disk) for disk, voter in enumerate(voters, 1)),
         )
         settings = NodeSettings(
             node_id="node-1",
-            peers=voters[1:],
+            disk=1,
             tick_ms=5,
             request_timeout_ticks=100,
             leader_wait_ticks=30,
@@ -100,15 +100,32 @@ class Bench:
             status_expiry_ticks=30,
             waiting_limit_bytes=4096,
             log_memory_bytes=1 << 20,
+            lease_reads=lease_ns > 0,
         )
+        self.clock_ns = 0
+        self.addresses: dict[str, str] = {}
+        self.removed: list[str] = []
         self.wakes = 0
         self.node = Node(
-            settings, raft, self.machine, self.log, self.wire, self._woken, value_limit_bytes=100, open_limit_bytes=8192
+            settings,
+            raft,
+            self.machine,
+            self.log,
+            self.wire,
+            self._woken,
+            clock=lambda: self.clock_ns,
+            on_members=self._members,
+            on_removed=self.removed.append,
+            value_limit_bytes=100,
+            open_limit_bytes=8192,
         )
         self.sink = CallbackSink(self.node.outbox, self._failed)
 
     def _woken(self) -> None:
         self.wakes += 1
+
+    def _members(self, addresses: dict[str, str]) -> None:
+        self.addresses = addresses
 
     def _failed(self, error: BaseException) -> None:
         raise error
@@ -145,16 +162,16 @@ class Bench:
     def get(self, key: bytes, consistency: int = 0) -> list[Answer]:
         return self.ask(Opcode.GET, encode_get(key, consistency))
 
-    def lead(self) -> None:
+    def lead(self, *, acknowledged: bool = True) -> None:
         """Become leader of term 1 with node-2's vote, and have everybody acknowledge the no-op."""
         self.node.raft.campaign()
         self.node.pump()
-        if self.node.settings.peers:
+        if self.node.raft.peers:
             self.hear(Message(PRE_VOTE_REPLY, "node-2", "node-1", 1))
             self.sync()
             self.hear(Message(VOTE_REPLY, "node-2", "node-1", 1))
             self.sync()
-            for follower in self.node.settings.peers:
+            for follower in self.node.raft.peers if acknowledged else ():
                 self.hear(Message(APPEND_REPLY, follower, "node-1", 1, index=1))
         else:
             self.sync()

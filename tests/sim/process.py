@@ -117,7 +117,7 @@ class Process:
         self.node = Node(
             NodeSettings(
                 node_id=self.node_id,
-                peers=tuple(peer for peer in world.machines if peer != self.node_id),
+                disk=0,
                 tick_ms=plan.tick_us / MS,
                 request_timeout_ticks=plan.ticks(4),
                 leader_wait_ticks=plan.ticks(2),
@@ -132,6 +132,7 @@ class Process:
             self.log,
             self,
             self._wake,
+            clock=self.machine.now_ns,
             value_limit_bytes=1 << 20,
             open_limit_bytes=1 << 16,
         )

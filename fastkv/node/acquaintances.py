@@ -1,0 +1,48 @@
+"""Who may talk to this node, and as whom: ids, and the disks behind them.
+
+A member is its disk. One that has lost it does not have what it has acknowledged, and two that use one id would count
+as one: so each data directory has a number of its own, which a node says when it links, and which the membership notes
+when the member is first met (`raft.NoteDisk`). From then on nobody else is taken for it.
+"""
+
+from __future__ import annotations
+
+from fastkv._core.codes import Status
+from fastkv.raft import Membership, NoteDisk
+
+
+class Acquaintances:
+    """The nodes that have linked to this one."""
+
+    def __init__(self, node_id: str, disk: int) -> None:
+        self._node_id = node_id
+        self._disks = {node_id: disk}
+        self.addresses: dict[str, str] = {}
+        """Where those who linked say that they are to be reached."""
+
+    def hello(self, node_id: str, disk: int, address: str, current: Membership, applied: Membership) -> tuple[int, str]:
+        """Whether a node may link: OK, or REMOVED or WRONG_DISK and a text for the person who runs it.
+
+        An id that is not known is let in: this node may have missed that it was added, and hears of it from the log.
+        """
+        if disk and disk in applied.removed:
+            return Status.REMOVED, f"{node_id} was removed from the cluster; its data directory cannot come back"
+        if node_id == self._node_id:
+            return Status.WRONG_DISK, f"{node_id} is the id of this node; no two nodes have the same"
+        member = current.get(node_id)
+        if member is not None and member.disk and member.disk != disk:
+            return Status.WRONG_DISK, (
+                f"the cluster knows {node_id} with another data directory. If it was lost, remove the member "
+                f"({node_id}) and add it anew; if two nodes use this id, stop one of them"
+            )
+        self._disks[node_id] = disk
+        self.addresses[node_id] = address
+        return Status.OK, ""
+
+    def to_note(self, membership: Membership) -> NoteDisk | None:
+        """A member that has been met and whose disk the membership does not know yet."""
+        for member in membership.members:
+            disk = self._disks.get(member.node_id, 0)
+            if not member.disk and disk:
+                return NoteDisk(member.node_id, disk)
+        return None

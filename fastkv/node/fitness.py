@@ -1,0 +1,51 @@
+"""May this node lead? Not while its disk does not answer, its state is in doubt, or it is about to stop.
+
+Each of these makes a leader hand leadership over, and step down where nobody can take it; and keeps a follower from
+campaigning. That costs the cluster a few milliseconds instead of an election timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastkv.raft import LEADER, ChangeRefused, Raft
+
+
+class Fitness:
+    """Of one node. Times are ticks."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._drained: Callable[[], None] | None = None
+        self._deadline = 0
+
+    def drain(self, done: Callable[[], None], now: int) -> None:
+        """The node is to be stopped: `done` is called once somebody else leads, or nobody else can."""
+        self._drained = done
+        self._deadline = now + 2 * self._raft.config.election_ticks
+
+    def judge(self, now: int, disk_silent_ticks: int, *, alarm: bool) -> None:
+        """Called each tick. `disk_silent_ticks`: how long the oldest write has been under way."""
+        raft = self._raft
+        limit = raft.config.election_ticks
+        stalled = disk_silent_ticks >= limit        # the watchdog's measure: what a silent leader would be given
+        draining = self._drained is not None
+        raft.may_lead = not (stalled or alarm or draining)
+        if raft.role == LEADER and not raft.may_lead and not raft.transferee:
+            self._hand_over(now, wait=draining and not stalled)
+        elif raft.role == LEADER and disk_silent_ticks >= 2 * limit:
+            raft.step_down()                        # the transfer waits for the very disk that does not answer
+        if draining and (now >= self._deadline or raft.leader not in ("", raft.node_id)):
+            done, self._drained = self._drained, None
+            assert done is not None
+            done()
+
+    def _hand_over(self, now: int, *, wait: bool) -> None:
+        raft = self._raft
+        try:
+            raft.transfer()
+        except ChangeRefused:
+            if wait:        # nobody may ever be able to; but a follower may be a message away from it
+                self._deadline = min(self._deadline, now + raft.config.heartbeat_ticks)
+            else:
+                raft.step_down()

@@ -1,0 +1,89 @@
+"""What nodes tell each other about themselves: role, term, indexes, addresses, and the hashes of their states.
+
+Nothing of consensus hangs on it. It is told on a change and every `status_ticks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from fastkv._core.codes import Opcode
+from fastkv._core.frames import encode_frame
+from fastkv.node.audit import Audit
+from fastkv.node.ports import NodeSettings, PeerStatus, Transport
+
+POINTS_LIMIT = 64
+"""Hashes that one status may carry."""
+
+
+class Gossip:
+    """What this node says of itself, and what it has heard of the others."""
+
+    def __init__(
+        self, settings: NodeSettings, transport: Transport, points: Callable[[], list[tuple[int, int]]]
+    ) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._points = points
+        self._told: tuple[object, ...] = ()
+        self._due = 0
+        self._heard: dict[str, PeerStatus] = {}
+        self.audit = Audit(settings.node_id, patience_ticks=settings.status_expiry_ticks)
+
+    def tell(
+        self, peers: Iterable[str], role: int, term: int, commit: int, applied: int, leader: str, now: int
+    ) -> None:
+        """Tell the others where role or term have changed, or the time has come."""
+        if now < self._due and self._told == (role, term):
+            return
+        self._told = (role, term)
+        self._due = now + self._settings.status_ticks
+        points = self._points()
+        self.audit.heard(self._settings.node_id, points)
+        self.audit.judge(now)
+        said = {
+            "role": role,
+            "term": term,
+            "commit": commit,
+            "applied": applied,
+            "leader": leader,
+            "raft": self._settings.raft_address,
+            "http": self._settings.http_address,
+            "hashes": points[-POINTS_LIMIT:],
+        }
+        frame = encode_frame(Opcode.PEER_STATUS, 0, 0, 0, orjson.dumps(said))
+        for peer in peers:
+            self._transport.send(peer, frame)
+
+    def tell_soon(self) -> None:
+        """A link has come up: whoever is there does not know us yet."""
+        self._due = 0
+
+    def heard(self, node_id: str, body: bytes, now: int) -> None:
+        """A peer's status. ValueError where it is none."""
+        try:
+            said = orjson.loads(body)
+            status = PeerStatus(
+                int(said["role"]),
+                int(said["term"]),
+                int(said["commit"]),
+                int(said["applied"]),
+                str(said["leader"]),
+                str(said["raft"]),
+                str(said["http"]),
+                now,
+            )
+            points = [(int(index), int(digest)) for index, digest in said["hashes"][:POINTS_LIMIT]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a peer status: {error!r}") from error
+        self._heard[node_id] = status
+        self.audit.heard(node_id, points)
+
+    def status_of(self, node_id: str, now: int) -> PeerStatus | None:
+        """What a peer last said of itself, or None when it has not been heard from lately."""
+        status = self._heard.get(node_id)
+        if status is None or now - status.heard_tick > self._settings.status_expiry_ticks:
+            return None
+        return status

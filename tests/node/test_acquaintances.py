@@ -1,0 +1,68 @@
+"""Who may link to a node: a member is its disk."""
+
+from __future__ import annotations
+
+from fastkv._core.codes import Status
+from fastkv.node.acquaintances import Acquaintances
+from fastkv.raft import Member, Membership, NoteDisk
+from tests.node.conftest import Bench
+
+BOTH = Membership.of([Member("a", disk=1), Member("b", disk=2), Member("c")])
+
+
+def test_members_and_strangers_are_let_in() -> None:
+    a = Acquaintances("a", 1)
+    assert a.hello("b", 2, "there:1", BOTH, BOTH) == (Status.OK, "")
+    assert a.hello("d", 9, "there:2", BOTH, BOTH) == (Status.OK, "")
+    assert a.addresses == {"b": "there:1", "d": "there:2"}
+
+
+def test_another_disk_is_another_node() -> None:
+    a = Acquaintances("a", 1)
+    status, text = a.hello("b", 7, "there:1", BOTH, BOTH)
+    assert status == Status.WRONG_DISK
+    assert "remove the member (b) and add it anew" in text
+    assert a.addresses == {}
+
+
+def test_nobody_else_has_our_id() -> None:
+    status, text = Acquaintances("a", 1).hello("a", 1, "there:1", BOTH, BOTH)
+    assert status == Status.WRONG_DISK
+    assert "is the id of this node" in text
+
+
+def test_who_was_removed_is_told_so_once_that_is_committed() -> None:
+    a = Acquaintances("a", 1)
+    after = BOTH.joint(["a", "c"]).final()
+    assert a.hello("b", 2, "there:1", after, BOTH)[0] == Status.OK
+    assert a.hello("b", 2, "there:1", after, after)[0] == Status.REMOVED
+    assert a.hello("b", 3, "there:1", after, after)[0] == Status.OK      # a new machine, of the same name
+
+
+def test_a_disk_is_noted_when_its_member_is_met() -> None:
+    a = Acquaintances("a", 1)
+    assert a.to_note(BOTH) is None
+    a.hello("c", 3, "there:3", BOTH, BOTH)
+    assert a.to_note(BOTH) == NoteDisk("c", 3)
+
+
+def test_the_leader_notes_disks_in_the_log(three: Bench) -> None:
+    three.lead()
+    raft = three.node.raft
+    raft.membership = raft.membership.with_member(Member("node-2"))
+    assert three.node.hear_hello("node-2", 22, "there:2") == (Status.OK, "")
+    three.ticks(1)
+    found = raft.membership.get("node-2")
+    assert found is not None
+    assert found.disk == 22
+    assert three.addresses["node-2"] == "there:2"
+
+
+def test_a_refusal_is_remembered_and_a_removal_told(three: Bench) -> None:
+    three.node.refused_by("node-2", Status.WRONG_DISK, "another disk")
+    assert three.node.refusal == "node-2 says: another disk"
+    assert three.removed == []
+    three.node.refused_by("node-2", Status.REMOVED, "gone")
+    assert three.removed == ["node-2 says: gone"]
+    three.node.peer_linked("node-2")
+    assert three.node.refusal == ""

@@ -1,0 +1,85 @@
+"""A leader that is not fit to lead hands over: a stalled disk, a clean stop."""
+
+from __future__ import annotations
+
+from fastkv._core.codes import Status
+from fastkv.raft import FOLLOWER, LEADER, Message
+from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT_REPLY, TIMEOUT_NOW
+from tests.node.conftest import Bench
+
+
+def hear_from_both(bench: Bench, *, index: int) -> None:
+    for peer in ("node-2", "node-3"):
+        bench.hear(Message(APPEND_REPLY, peer, "node-1", bench.node.raft.term, index=index))
+
+
+def told_to_campaign(bench: Bench) -> list[str]:
+    """Whom the node has told to campaign."""
+    return [message.to for message in bench.wire.messages() if message.kind == TIMEOUT_NOW]
+
+
+def alive(bench: Bench, ticks: int) -> None:
+    """Time passes in which both followers answer heartbeats."""
+    for _ in range(ticks):
+        bench.ticks(1)
+        for peer in ("node-2", "node-3"):
+            bench.hear(Message(HEARTBEAT_REPLY, peer, "node-1", bench.node.raft.term, index=1))
+
+
+def test_a_leader_whose_disk_is_silent_hands_over(three: Bench) -> None:
+    three.lead()
+    three.put(b"k")
+    three.node.pump()
+    alive(three, 19)
+    assert three.node.raft.role == LEADER
+    hear_from_both(three, index=2)      # two other disks have it
+    alive(three, 2)
+    assert told_to_campaign(three)[:1] == ["node-3"]
+
+
+def test_a_leader_whose_disk_is_silent_and_that_cannot_hand_over_steps_down(three: Bench) -> None:
+    three.lead()
+    answers = three.put(b"k")
+    three.node.pump()
+    alive(three, 45)
+    assert three.node.raft.role == FOLLOWER
+    assert [answer[0] for answer in answers] == [Status.OUTCOME_UNKNOWN]
+    three.ticks(100)
+    assert three.node.raft.role == FOLLOWER       # and does not campaign on that disk
+    three.sync()
+    three.ticks(100)
+    assert three.node.raft.role != FOLLOWER
+
+
+def test_a_drained_leader_hands_over_and_keeps_writes_for_the_next(three: Bench) -> None:
+    three.lead()
+    done: list[bool] = []
+    three.node.drain(lambda: done.append(True))
+    alive(three, 1)
+    assert told_to_campaign(three) == ["node-3"]
+    answers = three.put(b"k")
+    three.node.pump()
+    assert answers == []
+    assert done == []
+    three.follow("node-3", three.node.raft.term + 1)
+    assert three.node.raft.leader == "node-3"
+    three.ticks(1)
+    assert done == [True]
+    assert answers == []        # forwarded: the new leader has it now
+    assert three.node.busy
+
+
+def test_a_drained_follower_is_done_at_once(three: Bench) -> None:
+    three.follow()
+    done: list[bool] = []
+    three.node.drain(lambda: done.append(True))
+    three.ticks(1)
+    assert done == [True]
+
+
+def test_a_single_node_is_drained_soon(single: Bench) -> None:
+    single.lead()
+    done: list[bool] = []
+    single.node.drain(lambda: done.append(True))
+    single.ticks(10)
+    assert done == [True]
