@@ -6,6 +6,7 @@ RECORD_HEADER_BYTES: Final[int]
 MAX_PAYLOAD_BYTES: Final[int]
 ENTRIES: Final[int]
 STATE: Final[int]
+RESTART: Final[int]
 
 def parse_record(
     data: _Readable, offset: int, position: int, salt: int

@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastkv._core.buffer cimport WriteBuffer
+from fastkv._core.codes cimport Kind
 from fastkv._core.cursor cimport load_u16, load_u32, load_u64
 
 from xxhash import xxh3_64_intdigest
@@ -19,13 +20,16 @@ cdef enum:
     CHECKED_BYTES = 72          # of the header, by its own checksum
     KIND_ENTRIES = 1
     KIND_STATE = 2
+    KIND_RESTART = 3
     MAX_BYTES = 1 << 30
     ENTRY_BYTES = 8             # the least that an entry takes
+    ENTRY_KIND = 4              # where its kind stands
 
 RECORD_HEADER_BYTES = HEADER_BYTES
 MAX_PAYLOAD_BYTES = MAX_BYTES
 ENTRIES = KIND_ENTRIES
 STATE = KIND_STATE
+RESTART = KIND_RESTART
 
 
 cdef struct Record:
@@ -81,7 +85,7 @@ cdef int load(const uint8_t[::1] data, Py_ssize_t offset, uint64_t position, obj
         end += 1
     if at[5] or load_u16(at + 6) or load_u32(at + 28):
         return 0
-    if out.kind == KIND_STATE:
+    if out.kind == KIND_STATE or out.kind == KIND_RESTART:
         return out.entry_count == 0
     return (
         out.kind == KIND_ENTRIES
@@ -110,7 +114,8 @@ def follow_run(const uint8_t[::1] data not None, Py_ssize_t offset, uint64_t pos
                uint64_t last_index, uint64_t term, *, Py_ssize_t max_bytes):
     """Walk along the records of entries that go on with `last_index + 1` in the same term, each chained to the last.
 
-    Ends before a record that does anything else, is not valid, or would make the run longer than `max_bytes`. Returns
+    Ends before a record that does anything else, is not valid, holds an ENTRY_CONFIG, which has a run of its own, or
+    would make the run longer than `max_bytes`. Returns
     (offset behind the run, its last index, chain, durable position and commit of its last record, payloads one after
     the other). Where there is no such record, the offset is the one given.
     """
@@ -127,6 +132,8 @@ def follow_run(const uint8_t[::1] data not None, Py_ssize_t offset, uint64_t pos
         if record.kind != KIND_ENTRIES or record.previous_chain != chain or record.term != term:
             break
         if record.first_index != last_index + 1 or offset - start + nbytes > max_bytes:
+            break
+        if record.entry_count == 1 and data[offset + HEADER_BYTES + ENTRY_KIND] == Kind.ENTRY_CONFIG:
             break
         payloads.put(&data[offset + HEADER_BYTES], record.length)
         last_index += record.entry_count

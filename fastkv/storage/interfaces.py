@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastkv.log_types import HardState, Segment
@@ -21,6 +21,8 @@ class Recovered:
     """The newest entries, consecutive; older ones are read with `read`."""
     first_index: int
     last_index: int
+    configurations: list[tuple[int, bytes]] = field(default_factory=list)
+    """The ENTRY_CONFIG entries of the log, as (index, body)."""
 
 
 class LogStore(Protocol):
@@ -57,6 +59,17 @@ class LogStore(Protocol):
 
     def compact(self, index: int) -> None:
         """Nobody needs the entries up to `index` any more: whole files of them may go."""
+
+    def restart(self, index: int, term: int) -> int:
+        """A snapshot that ends with entry `index` of `term` takes the place of the log; the ticket to wait for.
+
+        Nothing is dropped where the log has that entry. Otherwise every entry goes, and the next one is `index` + 1;
+        the hard state stays, but for a term that is earlier than the snapshot's. Until that is durable, a crash leaves
+        the old log. `has_room` has to be asked before.
+        """
+
+    def index_behind(self, nbytes: int) -> int:
+        """The largest index with `nbytes` of log behind it on the disk, roughly; that of the base for a shorter log."""
 
     def poll(self) -> None:
         """Called on each tick: look again at a disk that was full, tidy up behind."""

@@ -12,10 +12,23 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.interfaces import Recovered
 from fastkv.storage.wal_read import take_within
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A snapshot takes the place of every entry."""
+
+    index: int
+    term: int
+    hard_state: HardState
+
+
+Record = HardState | Segment | Restart
 
 
 class LogImage:
@@ -26,6 +39,10 @@ class LogImage:
         self.base_index = 0
         self.base_term = 0
         self.segments: list[Segment] = []
+
+    def has(self, index: int, term: int) -> bool:
+        """Whether that entry, or base, is of that term."""
+        return self.base_index <= index <= self.last_index and self.term_at(index) == term
 
     def copy(self) -> LogImage:
         """An image of its own, of the same content."""
@@ -45,10 +62,14 @@ class LogImage:
         """The term of the last entry."""
         return self.segments[-1].term if self.segments else self.base_term
 
-    def write(self, record: HardState | Segment) -> None:
+    def write(self, record: Record) -> None:
         """Apply one record. ValueError for entries that leave a gap, go below the base, or go back in term."""
         if isinstance(record, HardState):
             self.hard_state = record
+            return
+        if isinstance(record, Restart):
+            self.hard_state = record.hard_state
+            self.base_index, self.base_term, self.segments = record.index, record.term, []
             return
         if not self.base_index < record.first_index <= self.last_index + 1:
             raise ValueError(f"{record!r} does not fit a log of {self.base_index + 1} to {self.last_index}")
@@ -85,7 +106,7 @@ class MemoryDisk:
 
     def __init__(self) -> None:
         self.durable = LogImage()
-        self.under_way: deque[tuple[int, HardState | Segment]] = deque()
+        self.under_way: deque[tuple[int, Record]] = deque()
         """Ticket and record of what has been written and not synced."""
         self.full = False
         """No room for new entries: what `MemoryLogStore.has_room` says."""
@@ -103,8 +124,13 @@ class MemoryDisk:
 class MemoryLogStore:
     """A `LogStore` on a `MemoryDisk`."""
 
-    def __init__(self, disk: MemoryDisk, *, keep_above: int = 0) -> None:
-        """Open the disk. `recovered.segments` has the entries above `keep_above`, and at least the last run."""
+    def __init__(
+        self, disk: MemoryDisk, *, keep_above: int = 0, restart_at: tuple[int, int] | None = None
+    ) -> None:
+        """Open the disk. `recovered.segments` has the entries above `keep_above`, and at least the last run.
+
+        With `restart_at`, the log restarts there first, durably: see `restart`.
+        """
         disk.under_way.clear()      # a process that ended without a crash has left nothing either
         disk.lives += 1
         self._disk = disk
@@ -116,6 +142,8 @@ class MemoryLogStore:
         self._durable_ticket = 0
         self.stall_ns = 0
         """What `stalled_ns` answers; set by the simulator."""
+        if restart_at is not None:
+            self.complete(self.restart(*restart_at))
         self.recovered = self._recover(keep_above)
 
     def _recover(self, keep_above: int) -> Recovered:
@@ -128,6 +156,11 @@ class MemoryLogStore:
             segments=[segment for segment in image.segments if segment.last_index > keep_above] or image.segments[-1:],
             first_index=image.base_index + 1,
             last_index=image.last_index,
+            configurations=[
+                (segment.first_index, segment.batch.config)
+                for segment in image.segments
+                if segment.batch.config is not None
+            ],
         )
 
     # -- what the simulator does ---------------------------------------------------------------------------------------
@@ -175,14 +208,25 @@ class MemoryLogStore:
         """Write the hard state, where term or vote have changed, and then the entries; the ticket of it all."""
         self._check()
         before = self._image.hard_state
-        records: list[HardState | Segment] = list(segments)
+        records: list[Record] = list(segments)
         if hard_state is not None and (hard_state.term, hard_state.vote) != (before.term, before.vote):
             records.insert(0, hard_state)
         for record in records:
-            self._image.write(record)
-            self.submitted_ticket += 1
-            self._disk.under_way.append((self.submitted_ticket, record))
+            self._submit(record)
         return self.submitted_ticket
+
+    def restart(self, index: int, term: int) -> int:
+        """A snapshot that ends with entry `index` of `term` takes the place of the log; see `LogStore.restart`."""
+        self._check()
+        if not self._image.has(index, term):
+            before = self._image.hard_state
+            self._submit(Restart(index, term, HardState(term, "", index) if term > before.term else before))
+        return self.submitted_ticket
+
+    def _submit(self, record: Record) -> None:
+        self._image.write(record)
+        self.submitted_ticket += 1
+        self._disk.under_way.append((self.submitted_ticket, record))
 
     def has_room(self, nbytes: int) -> bool:
         """Whether entries may be appended: False while the simulator says that the disk is full."""
@@ -199,6 +243,15 @@ class MemoryLogStore:
     def term_at(self, index: int) -> int:
         """The term of an entry, or of the one before the first. IndexError for any other index."""
         return self._image.term_at(index)
+
+    def index_behind(self, nbytes: int) -> int:
+        """The largest index with at least `nbytes` of entries behind; that of the base for a shorter log."""
+        behind = 0
+        for segment in reversed(self._image.segments):
+            behind += segment.nbytes
+            if behind >= nbytes:
+                return segment.first_index - 1
+        return self._image.base_index
 
     def compact(self, index: int) -> None:
         """Entries up to `index`, which are durable, may go."""

@@ -31,6 +31,7 @@ from fastkv.storage.wal_format import (
     MAX_PAYLOAD_BYTES,
     MAX_SEGMENT_BYTES,
     MIN_SEGMENT_BYTES,
+    RESTART,
     SEGMENT_HEADER_BYTES,
     STATE,
     encode_record_header,
@@ -41,6 +42,7 @@ from fastkv.storage.wal_format import (
     padding_of,
     record_bytes,
 )
+from fastkv.storage.wal_index import LogIndex
 from fastkv.storage.wal_read import read_extent, take_within
 from fastkv.storage.wal_recovery import Scan, advice, repair, scan
 from fastkv.storage.wal_segments import SegmentFile, SegmentPreparer, create_first_segment, remove_leftovers
@@ -66,14 +68,16 @@ class Wal:
         segment_bytes: int = 64 << 20,
         keep_above: int = 0,
         keep_bytes: int = 64 << 20,
+        restart_at: tuple[int, int] | None = None,
     ) -> None:
         """Open the log in `directory`, or begin one where there is none, and make what was found durable.
 
         `keep_above` is the index that the state machine has durably applied, from entries that were durable here: of
         those above it, the last `keep_bytes` bytes are in `recovered.segments`, and older ones come from `read`.
-        `segment_bytes` is the size of new segments. DamagedLog where entries are lost that had been durable,
-        WrongDirectory for another node's log, StorageError for an unknown format, OSError where the disk fails or is
-        full.
+        `segment_bytes` is the size of new segments. With `restart_at`, the index (which `keep_above` is as well) and
+        term where a snapshot ends that a crash kept from being installed, the log restarts there first. DamagedLog
+        where entries are lost that had been durable, WrongDirectory for another node's log, StorageError for an unknown
+        format, OSError where the disk fails or is full.
         """
         if not MIN_SEGMENT_BYTES <= segment_bytes <= MAX_SEGMENT_BYTES or segment_bytes % MIN_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes is a multiple of {MIN_SEGMENT_BYTES}, not {segment_bytes}")
@@ -82,7 +86,7 @@ class Wal:
         self._segment_bytes = segment_bytes
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(directory)
-        found = self._find(keep_above, keep_bytes)
+        found = self._find(keep_above, keep_bytes, restart_at)
         self._hard_state = found.hard_state
         self._index = found.index
         self._salt = found.salt
@@ -105,19 +109,22 @@ class Wal:
         else:
             self._preparer.prepare(self._current.segment_id + 1)
         self._writer = WalWriter()
+        if restart_at is not None and not found.index.has(*restart_at):
+            self.wait(self.restart(*restart_at))
+            found.tail, found.configurations, found.hard_state = [], [], self._hard_state
         self.recovered = self._recovered(found)
 
-    def _find(self, keep_above: int, keep_bytes: int) -> Scan:
+    def _find(self, keep_above: int, keep_bytes: int, restart_at: tuple[int, int] | None) -> Scan:
         directory = self._directory
         found = scan(directory, self._identity, keep_above=keep_above, keep_bytes=keep_bytes)
         if found is None:
-            if keep_above:
+            if keep_above and restart_at is None:
                 what = f"{directory} is empty, and the store beside it has applied log entries up to {keep_above}"
                 raise DamagedLog(advice(what))
             create_first_segment(directory, FIRST_SEGMENT, self._segment_bytes, self._first_records())
             found = scan(directory, self._identity)
             assert found is not None
-        elif not found.index.base_index <= keep_above <= found.index.last_index:
+        elif restart_at is None and not found.index.base_index <= keep_above <= found.index.last_index:
             entries = f"entries {found.index.base_index + 1} to {found.index.last_index}"
             what = f"the log in {directory} has {entries}, and the store beside it has applied those up to {keep_above}"
             raise DamagedLog(advice(what))
@@ -143,7 +150,7 @@ class Wal:
         return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt) + header + payload
 
     def _recovered(self, found: Scan) -> Recovered:
-        index = found.index
+        index = self._index
         segments = found.tail
         if not segments and index.last_index > index.base_index:
             segments = self.read(index.last_index, index.last_index, 0)     # consensus asks for the last entry first
@@ -154,6 +161,7 @@ class Wal:
             segments=segments,
             first_index=index.base_index + 1,
             last_index=index.last_index,
+            configurations=found.configurations,
         )
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -197,7 +205,21 @@ class Wal:
         self._index.add(first, batch.count, segment.term, self._current.segment_id, start, start + nbytes)
         self._write(ENTRIES, batch.data, batch.checksum, first, batch.count, segment.term)
 
-    def _roll(self, room_bytes: int) -> None:
+    def restart(self, index: int, term: int) -> int:
+        """A snapshot that ends with entry `index` of `term` takes the place of the log; see `LogStore.restart`.
+
+        It is one record, at the beginning of a segment, so that no crash comes between the old log and the new.
+        """
+        if self._index.has(index, term):
+            return self._ticket
+        if term > self._hard_state.term:
+            self._hard_state = HardState(term, "", index)
+        self._index = LogIndex(index, term)
+        self._roll(0, RESTART)
+        self._writer.kick()
+        return self._ticket
+
+    def _roll(self, room_bytes: int, kind: int = STATE) -> None:
         """Begin the next segment, with room for `room_bytes` behind the state that it begins with."""
         end_index, end_term = self._index.last_index, self._index.last_term
         payload = encode_state(self._hard_state, end_index, end_term)
@@ -208,7 +230,7 @@ class Wal:
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
         self._current, self._offset = file, SEGMENT_HEADER_BYTES
-        self._write(STATE, payload, xxh3_64_intdigest(payload), end_index + 1, 0, self._hard_state.term, before=header)
+        self._write(kind, payload, xxh3_64_intdigest(payload), end_index + 1, 0, self._hard_state.term, before=header)
 
     def _write(
         self,
@@ -329,6 +351,8 @@ class Wal:
         The entries are in the state machine's store, durably, and no follower is to get them from here. Returns at
         once; the files go on a thread of their own.
         """
+        if index < self._index.base_index:
+            return      # what is left below is not part of the log any more
         kept = self._removable(index)
         for file in self._segments[:kept]:
             file.close()
@@ -336,6 +360,16 @@ class Wal:
         del self._segments[:kept]
         if kept:
             self._index.rebase(self._segments[0].base_index, self._segments[0].base_term)
+
+    def index_behind(self, nbytes: int) -> int:
+        """The largest index that begins a segment with at least `nbytes` of log behind; that of the base else."""
+        behind = 0
+        for file in reversed(self._segments):
+            behind += self._offset if file is self._current else file.capacity
+            if behind >= nbytes:
+                # A segment may begin behind what was cut off later, or before the log restarted.
+                return max(min(file.base_index, self._index.last_index), self._index.base_index)
+        return self._index.base_index
 
     def _removable(self, index: int) -> int:
         """How many of the oldest segments hold nothing above `index`."""

@@ -29,6 +29,9 @@ ENTRIES = wal_record.ENTRIES
 STATE = wal_record.STATE
 """A record of term, vote and commit index, and of where the log ends."""
 
+RESTART = wal_record.RESTART
+"""A STATE record that drops every entry: a snapshot ends where it says that the log ends."""
+
 SEGMENT_HEADER_BYTES = 64
 RECORD_HEADER_BYTES = wal_record.RECORD_HEADER_BYTES
 ALIGNMENT = 8

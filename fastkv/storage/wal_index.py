@@ -104,5 +104,9 @@ class LogIndex:
         """The term of an entry or of the base. IndexError for any other index."""
         return self.base_term if index == self.base_index else self.find(index).term
 
+    def has(self, index: int, term: int) -> bool:
+        """Whether that entry, or base, is of that term."""
+        return self.base_index <= index <= self.last_index and self.term_at(index) == term
+
     def __len__(self) -> int:
         return len(self._extents)

@@ -20,11 +20,13 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from fastkv._core import wal_record
+from fastkv._core.codes import ENTRY_HEADER_BYTES
 from fastkv.errors import DamagedLog, StorageError, WrongDirectory
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.wal_format import (
     ALIGNMENT,
     RECORD_HEADER_BYTES,
+    RESTART,
     SEGMENT_HEADER_BYTES,
     STATE,
     VERSION,
@@ -39,7 +41,7 @@ from fastkv.storage.wal_format import (
     record_bytes,
 )
 from fastkv.storage.wal_index import EXTENT_BYTES, LogIndex
-from fastkv.storage.wal_tail import Tail
+from fastkv.storage.wal_tail import Tail, holds_configuration
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.wal")
 
@@ -77,6 +79,8 @@ class Scan:
     index: LogIndex = field(default_factory=LogIndex)
     tail: list[Segment] = field(default_factory=list)
     """The newest entries, see `scan`."""
+    configurations: list[tuple[int, bytes]] = field(default_factory=list)
+    """Every ENTRY_CONFIG entry of the log, as (index, body)."""
     found: list[FoundSegment] = field(default_factory=list)
     salt: int = 0
     chain: int = 0
@@ -157,7 +161,7 @@ class _Follower:
         view = memoryview(data)
         offset = SEGMENT_HEADER_BYTES
         record = self._next_record(view, segment_id, offset)
-        if record is None or record.kind != STATE:
+        if record is None or record.kind not in (STATE, RESTART):
             # The first segment was durable, record and all, before anything was removed before it.
             if first:
                 raise _damaged_start(path, offset)
@@ -170,7 +174,7 @@ class _Follower:
                 # The chain vouches for it, so this is no torn write.
                 what = f"{path}: the record at byte {offset} contradicts those before it ({error})"
                 raise DamagedLog(advice(what)) from error
-            offset = end if record.kind == STATE else self._follow_run(segment_id, record, offset, end, data)
+            offset = end if record.kind in (STATE, RESTART) else self._follow_run(segment_id, record, offset, end, data)
             record = self._next_record(view, segment_id, offset)
         return True
 
@@ -213,14 +217,18 @@ class _Follower:
         self, segment_id: int, path: Path, record: RecordHeader, start: int, end: int, view: memoryview
     ) -> None:
         result, first = self.result, record.first_index
-        payload = view[start + RECORD_HEADER_BYTES :][: record.length]
+        payload = bytes(view[start + RECORD_HEADER_BYTES :][: record.length])
         if record.kind == STATE:
             self._take_state(segment_id, path, parse_state(payload))
+        elif record.kind == RESTART:
+            self._restart(segment_id, path, parse_state(payload))
         else:
             if first <= result.index.last_index:
-                self._tail.cut(first - 1)
+                self._cut(first - 1)
             result.index.add(first, record.entry_count, record.term, segment_id, start, end)
-            self._tail.add(first, record.entry_count, record.term, bytes(payload))
+            self._tail.add(first, record.entry_count, record.term, payload)
+            if holds_configuration(record.entry_count, payload):
+                result.configurations.append((first, payload[ENTRY_HEADER_BYTES:]))
         result.chain = record.chain
         result.end = log_position(segment_id, end)
         # This node wrote them, and neither ever falls.
@@ -230,7 +238,7 @@ class _Follower:
     def _take_state(self, segment_id: int, path: Path, state: StateRecord) -> None:
         result, index = self.result, self.result.index
         if state.end_index < index.last_index:
-            self._tail.cut(state.end_index)
+            self._cut(state.end_index)
         if not result.found or state.end_index < index.base_index:
             # The first segment; or the one before was about to be removed as well, because its entries had been cut
             # off and written again, in this one, from below where that one begins.
@@ -242,6 +250,21 @@ class _Follower:
         if not result.found or result.found[-1].segment_id != segment_id:
             result.found.append(FoundSegment(segment_id, path, state.end_index, state.end_term))
         result.hard_state = state.hard_state
+
+    def _restart(self, segment_id: int, path: Path, state: StateRecord) -> None:
+        """A snapshot took the place of the log: it goes on behind it, in a segment that begins with this record."""
+        result = self.result
+        if result.found and result.found[-1].segment_id == segment_id:
+            raise ValueError("a log restarts only where a segment begins")
+        self._tail.clear()
+        result.configurations.clear()
+        result.index = LogIndex(state.end_index, state.end_term)
+        result.found.append(FoundSegment(segment_id, path, state.end_index, state.end_term))
+        result.hard_state = state.hard_state
+
+    def _cut(self, last_index: int) -> None:
+        self._tail.cut(last_index)
+        self.result.configurations = [found for found in self.result.configurations if found[0] <= last_index]
 
     def finish(self) -> Scan:
         """What was found; the commit index, a hint, kept within the log."""

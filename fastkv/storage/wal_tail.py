@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections import deque
 
+from fastkv._core.codes import Kind
 from fastkv._core.entry import EntryBatch
 from fastkv.log_types import Segment
 
 JOIN_BYTES = 64 * 1024
+ENTRY_KIND = 4
+"""Where an entry's kind stands."""
+
+
+def holds_configuration(count: int, payload: bytes) -> bool:
+    """Whether a record's payload is a membership: such an entry always has a record, and a run, of its own."""
+    return count == 1 and payload[ENTRY_KIND] == Kind.ENTRY_CONFIG
 
 
 class Tail:
@@ -36,13 +44,16 @@ class Tail:
         """A record's entries. What was there from `first_index` on must have been `cut`."""
         if first_index + count - 1 <= self._keep_above:
             return
+        alone = holds_configuration(count, payload)
         follows = self._payloads and first_index == self._last_index + 1 and term == self._term
-        if not follows or self._joined_bytes + len(payload) > JOIN_BYTES:
+        if not follows or alone or self._joined_bytes + len(payload) > JOIN_BYTES:
             self._close_run()
             self._first_index, self._term = first_index, term
         self._last_index = first_index + count - 1
         self._payloads.append(payload)
         self._joined_bytes += len(payload)
+        if alone:
+            self._close_run()
 
     def cut(self, last_index: int) -> None:
         """Forget the entries above `last_index`."""
@@ -54,6 +65,12 @@ class Tail:
             if run.first_index <= last_index:
                 runs.append(run.slice(run.first_index, last_index))
                 self._runs_bytes += runs[-1].nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._payloads.clear()
+        self._runs.clear()
+        self._joined_bytes = self._runs_bytes = 0
 
     def segments(self) -> list[Segment]:
         """What was gathered."""

@@ -91,10 +91,11 @@ def read_segment(log: Log, path: Path, data: bytes, segment_id: int, salt: int) 
         expect(previous == log.chain, f"{where}: previous chain")
         expect(chain == xxh3_64_intdigest(data[offset : offset + 72], seed=salt), f"{where}: chain")
         expect(log.durable_position <= durable <= position, f"{where}: durable position {durable:#x}")
-        expect((kind == 2) == (count == 0), f"{where}: kind {kind} with {count} entries")
-        expect(kind == 2 or offset > 64, f"{where}: a segment begins with a state record")
-        if kind == 2:
-            read_state(log, payload, where, first_index, term, begins=not log.records)
+        expect((kind in (2, 3)) == (count == 0), f"{where}: kind {kind} with {count} entries")
+        expect(kind in (2, 3) or offset > 64, f"{where}: a segment begins with a state record")
+        expect(kind != 3 or offset == 64, f"{where}: a log restarts where a segment begins")
+        if kind in (2, 3):
+            read_state(log, payload, where, first_index, term, begins=kind == 3 or not log.records)
         else:
             expect(kind == 1, f"{where}: kind {kind}")
             read_entries(log, payload, where, first_index, count, term)
@@ -121,7 +122,7 @@ def record_at(data: bytes, offset: int, position: int, salt: int) -> tuple[int, 
         and payload_checksum == xxh3_64_intdigest(payload)
         and not any(data[offset + 80 + length : end])
         and zero8 == zero16 == zero32 == 0
-        and ((kind == 1 and 1 <= count <= length // 8 and 0 < first_index < 2**63) or (kind == 2 and count == 0))
+        and ((kind == 1 and 1 <= count <= length // 8 and 0 < first_index < 2**63) or (kind in (2, 3) and count == 0))
     )
     return (length, kind, at, first_index, count, *fields[8:]) if sound else None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastkv._core.codes import Kind
 from fastkv._core.entry import BatchBuilder
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.wal import Wal
@@ -31,6 +32,13 @@ def run(first_index: int, term: int, *bodies: bytes) -> Segment:
     for body in bodies:
         builder.append(1, body)
     return Segment(first_index, term, builder.take())
+
+
+def configuration(index: int, term: int, body: bytes) -> Segment:
+    """An ENTRY_CONFIG entry."""
+    builder = BatchBuilder()
+    builder.append(Kind.ENTRY_CONFIG, body)
+    return Segment(index, term, builder.take())
 
 
 def entries_of(segments: Iterable[Segment]) -> dict[int, tuple[int, bytes]]:
@@ -93,9 +101,16 @@ class Model:
         self.entries: dict[int, tuple[int, bytes]] = {}
         self.hard_state = HardState()
 
+        self.kinds: dict[int, int] = {}
+
     @property
     def last_index(self) -> int:
         return max(self.entries, default=0)
+
+    @property
+    def configurations(self) -> set[int]:
+        """The indexes of ENTRY_CONFIG entries."""
+        return {index for index, kind in self.kinds.items() if kind == Kind.ENTRY_CONFIG and index in self.entries}
 
     def append(self, hard_state: HardState | None, segments: Iterable[Segment]) -> None:
         """What every log store has to make of an append."""
@@ -105,6 +120,8 @@ class Model:
             for index in [index for index in self.entries if index >= segment.first_index]:
                 del self.entries[index]
             self.entries.update(entries_of([segment]))
+            for index, entry in enumerate(segment.batch.entries(), segment.first_index):
+                self.kinds[index] = entry.kind
 
 
 # -- logs that something happens to ------------------------------------------------------------------------------------

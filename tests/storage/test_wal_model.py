@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fastkv._core.codes import Kind
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.memory_log import MemoryDisk, MemoryLogStore
 from fastkv.storage.wal import Wal
-from tests.storage.logs import CLUSTER, NODE, Model, entries_of, reference, run, snapshot
+from tests.storage.logs import CLUSTER, NODE, Model, configuration, entries_of, reference, run, snapshot
 
 Store = Wal | MemoryLogStore
 
@@ -24,6 +25,7 @@ class Driver:
         self.base = 0
         self.applied = 0
         self.store: Store
+        self.actions = [self.append, self.read, self.compact, self.restart]
 
     def append(self) -> None:
         rng, model = self.rng, self.model
@@ -36,6 +38,10 @@ class Driver:
         term = max(hard_state.term if hard_state else model.hard_state.term, self._term_before(first))
         segments = []
         for _ in range(rng.choice([0, 1, 1, 1, 3])):
+            if rng.random() < 0.1:
+                segments.append(configuration(first, term, rng.randbytes(5)))
+                first += 1
+                continue
             segments.append(run(first, term, *(rng.randbytes(rng.randint(0, 120)) for _ in range(rng.randint(1, 6)))))
             first = segments[-1].last_index + 1
         self.store.append(hard_state, segments)
@@ -43,6 +49,20 @@ class Driver:
 
     def _term_before(self, index: int) -> int:
         return self.model.entries[index - 1][0] if index - 1 in self.model.entries else 0
+
+    def restart(self) -> None:
+        """A snapshot takes the place of the log, unless the log has its last entry."""
+        rng, model = self.rng, self.model
+        index = rng.randint(self.applied + 1, max(self.applied + 1, model.last_index + 20))
+        term = rng.choice([self._term_before(index + 1) or 1, model.hard_state.term, model.hard_state.term + 1])
+        term = max(term, self._term_before(self.base + 1))
+        self.store.restart(index, term)
+        if index not in model.entries or model.entries[index][0] != term:
+            if term > model.hard_state.term:
+                model.hard_state = HardState(term, "", 0)
+            model.entries = {index: (term, b"")}    # of the base only the term counts
+            self.base = index
+        self.applied = index
 
     def settle(self) -> None:
         """Everything written so far is durable."""
@@ -61,6 +81,8 @@ class Driver:
         self.store.compact(self.applied)
         assert self.base + 1 <= self.store.first_index <= self.applied + 1, "whole segments only, and never too much"
         self.base = self.store.first_index - 1
+        for behind in (0, 1, 1000, 1 << 30):
+            assert self.base <= self.store.index_behind(behind) <= self.model.last_index
 
     def read(self) -> None:
         model, first = self.model, self.base + 1
@@ -85,6 +107,12 @@ class Driver:
         assert (recovered.first_index, recovered.last_index) == (self.base + 1, max(model.last_index, self.base))
         assert recovered.base_index == self.base
         assert store.term_at(self.base) == recovered.base_term == self._term_before(self.base + 1)
+        assert [(i, body) for i, body in recovered.configurations if i > self.applied] == [
+            (i, model.entries[i][1]) for i in sorted(model.configurations) if i > self.applied
+        ]
+        for segment in recovered.segments:
+            kinds = [entry.kind for entry in segment.batch.entries()]
+            assert Kind.ENTRY_CONFIG not in kinds or len(kinds) == 1, "a configuration has a run of its own"
         kept = entries_of(recovered.segments)
         assert set(kept) >= {index for index in model.entries if index > self.applied}
         assert all(model.entries[index] == entry for index, entry in kept.items())
@@ -104,7 +132,7 @@ def test_the_log_on_disk(tmp_path: Path, seed: int) -> None:
     driver.store = open_wal(path, 0, segment_bytes)
     for life in range(8):
         for _ in range(driver.rng.randint(0, 60)):
-            driver.rng.choices([driver.append, driver.read, driver.compact], [10, 3, 0.7])[0]()
+            driver.rng.choices(driver.actions, [10, 3, 0.7, 0.3])[0]()
         driver.settle()
         assert isinstance(driver.store, Wal)
         if life % 2:
@@ -129,7 +157,7 @@ def test_the_log_in_memory(seed: int) -> None:
     driver.store = MemoryLogStore(disk)
     for _ in range(10):
         for _ in range(driver.rng.randint(0, 60)):
-            driver.rng.choices([driver.append, driver.read, driver.compact], [10, 3, 0.7])[0]()
+            driver.rng.choices(driver.actions, [10, 3, 0.7, 0.3])[0]()
         driver.settle()
         disk.crash(driver.rng)
         driver.store = MemoryLogStore(disk, keep_above=driver.applied)
