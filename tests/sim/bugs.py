@@ -17,6 +17,7 @@ from fastkv.log_types import HardState, Segment
 from fastkv.node.reads import Reads
 from fastkv.node.writes import Proposals
 from fastkv.raft import Message, Raft, election, follower, leader, quorum, raft
+from fastkv.raft.lease import Lease
 from fastkv.raft.messages import PRE_VOTE_REPLY, VOTE_REPLY
 from fastkv.raft.reads import ReadRounds
 from fastkv.storage.memory_log import MemoryLogStore
@@ -107,6 +108,11 @@ def _() -> AbstractContextManager[Any]:
         election.heard_vote_reply(self, message)
 
     return mock.patch.dict(raft.HANDLERS, {VOTE_REPLY: heard_vote_reply, PRE_VOTE_REPLY: heard_vote_reply})
+
+
+@bug("lease-kept", "a leader that hands over goes on answering reads by its lease")
+def _() -> AbstractContextManager[Any]:
+    return mock.patch.object(Lease, "give_up", return_value=None)
 
 
 @bug("sync-tried-again", "a sync that failed is tried again, and succeeds; what it was for is gone")

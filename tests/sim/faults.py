@@ -60,7 +60,7 @@ class Faults:
         world.network.heal()
         world.network.weather = FAIR
         world.slow_disk_us = 0
-        for machine in world.machines.values():
+        for machine in list(world.machines.values()):
             machine.stall_until = 0
             machine.disk.full = False
             if machine.process is None:
@@ -84,11 +84,6 @@ class Faults:
         running = self._running()
         return self._rng.choice(running) if running else None
 
-    def _leader(self) -> Machine | None:
-        """Whoever leads the latest term."""
-        leaders = [machine for machine in self._running() if machine.leads]
-        return max(leaders, key=lambda machine: machine.term, default=None)
-
     def _others(self, machine: Machine) -> list[str]:
         return [node_id for node_id in self.world.machines if node_id != machine.node_id]
 
@@ -98,7 +93,7 @@ class Faults:
         self._crash_one(self._one())
 
     def _crash_leader(self) -> None:
-        self._crash_one(self._leader())
+        self._crash_one(self.world.leader())
 
     def _crash_all(self) -> None:
         for machine in self._running():
@@ -111,14 +106,13 @@ class Faults:
             self._later(self._start, machine)
 
     def _start(self, machine: Machine) -> None:
-        if machine.process is None:
-            self.world.starts(machine)
+        self.world.starts(machine)
 
     def _pause(self) -> None:
         self._pause_one(self._one())
 
     def _pause_leader(self) -> None:
-        self._pause_one(self._leader())
+        self._pause_one(self.world.leader())
 
     def _pause_one(self, machine: Machine | None) -> None:
         if machine is not None and machine.process is not None and not machine.process.paused:
@@ -184,14 +178,18 @@ class Faults:
 
     def _cut_off_leader(self) -> None:
         """A leader that does not know yet that it leads nobody is the one that serves stale reads."""
-        leader = self._leader()
+        leader = self.world.leader()
         if leader is not None:
-            others = self._others(leader)
-            self._break(between_sides([leader.node_id], others), f"{leader.node_id}, which leads, is cut off")
+            self.cut_off(leader)
+
+    def cut_off(self, machine: Machine) -> None:
+        """Nobody hears it, and it hears nobody."""
+        if not self.stopped:
+            self._break(between_sides([machine.node_id], self._others(machine)), f"{machine.node_id} is cut off")
 
     def _deaf_leader(self) -> None:
         """Its heartbeats arrive, and nothing comes back; or nobody hears it, and it hears all."""
-        leader = self._leader()
+        leader = self.world.leader()
         if leader is not None:
             others = self._others(leader)
             deaf = self._rng.random() < 0.5
@@ -215,14 +213,14 @@ class Faults:
 
     def _stalled_disk(self) -> None:
         """One sync takes longer than an election."""
-        machine = (self._leader() if self._rng.random() < 0.5 else None) or self._one()
+        machine = (self.world.leader() if self._rng.random() < 0.5 else None) or self._one()
         if machine is not None:
             stall_us = int(self.world.plan.election_us * (1 + 3 * self._rng.random()))
             machine.stall_until = self.world.events.now + stall_us
             self._note(f"{machine.node_id}'s disk stalls for {stall_us // MS} ms")
 
     def _full_disk(self) -> None:
-        machine = (self._leader() if self._rng.random() < 0.5 else None) or self._one()
+        machine = (self.world.leader() if self._rng.random() < 0.5 else None) or self._one()
         if machine is not None:
             self._fill([machine])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastkv.raft import LEADER
+from fastkv.raft import LEADER, Membership
 from fastkv.storage.memory_log import MemoryDisk
 from fastkv.storage.memory_store import StoredState
 from tests.sim.clients import Deliver
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 class Machine:
     """Where one node lives. `process` is None while it is down."""
 
-    def __init__(self, world: World, node_id: str) -> None:
+    def __init__(self, world: World, node_id: str, *, founder: bool = False) -> None:
         self.world = world
         self.node_id = node_id
+        self.address = f"{node_id}:{world.next_port()}"
+        self.founder = founder
+        self.retired = False
+        """Its node was removed from the cluster, and it is not to come back."""
+        self.wiped = False
+        """Its disk was lost, and with it all that its node had acknowledged."""
         self.disk = MemoryDisk()
         self.disks = [self.disk]
         """All that this node has ever had; the last one is in use."""
+        self.disk_number = world.events.rng.getrandbits(63) | 1
         self.stored = StoredState()
         self.process: Process | None = None
         self.stall_until = 0
@@ -69,6 +76,30 @@ class Machine:
         self.process = None
         self.world.network.unplug(self.node_id)
         self.disk.crash(self.world.events.rng)
+
+    def stop(self) -> None:
+        """A clean end: what was written is made durable."""
+        process = self.process
+        assert process is not None
+        process.node.stop()
+        process.log.close()
+        process.alive = False
+        self.process = None
+        self.world.network.unplug(self.node_id)
+
+    def wipe(self) -> None:
+        """The disk is lost; the machine gets a new one. It is down."""
+        assert self.process is None
+        self.wiped = True
+        self.disk = MemoryDisk()
+        self.disks.append(self.disk)
+        self.disk_number = self.world.events.rng.getrandbits(63) | 1
+        self.stored = StoredState()
+
+    @property
+    def first_membership(self) -> Membership:
+        """What its configuration says while its disk says nothing."""
+        return self.world.founders if self.founder else Membership()
 
     def fsync_us(self) -> int:
         """How long a sync takes that begins now."""

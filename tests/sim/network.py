@@ -48,7 +48,7 @@ class Host(Protocol):
         """A frame arrives."""
 
     def lost(self, peer: str) -> None:
-        """The link to a peer broke."""
+        """Somebody notices that the link to a peer broke."""
 
 
 class Network:
@@ -66,7 +66,7 @@ class Network:
         self._busy_until: dict[Link, int] = {}
 
     def plug_in(self, node: str, host: Host) -> None:
-        """A process starts: frames to it are delivered from now on."""
+        """A process starts."""
         self._hosts[node] = host
 
     def unplug(self, node: str) -> None:
@@ -75,19 +75,19 @@ class Network:
         for other in self._hosts:
             self._notice_later(other, node)
 
-    def send(self, sender: str, receiver: str, frame: bytes) -> bool:
-        """False when the receiver is down, which the sender's kernel would have told it by now."""
-        host = self._hosts.get(receiver)
-        if host is None:
-            return False
+    def is_whole(self, a: str, b: str) -> bool:
+        """Whether nothing is cut between two nodes, either way: else no connection comes about."""
+        return (a, b) not in self.cut and (b, a) not in self.cut
+
+    def send(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:
+        """Carry a frame to a process, perhaps."""
         random, weather = self._events.rng.random, self.weather
         if (sender, receiver) in self.cut or (weather.loss and random() < weather.loss):
             self.lost += 1
-            return True
+            return
         self._arrives_later(sender, receiver, host, frame)
         if weather.duplicate and frame[4] in DUPLICABLE and random() < weather.duplicate:
             self._arrives_later(sender, receiver, host, frame)
-        return True
 
     def _arrives_later(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:
         events, weather = self._events, self.weather

@@ -37,6 +37,9 @@ FAULTS = {
 }
 """Faults and how often each is drawn where a seed has it at all."""
 
+CHANGES = {"transfer": 3, "transfer from a leader that is cut off": 2, "clean stop": 3}
+"""What operators do, drawn in the same way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -69,6 +72,18 @@ class Plan:
     lasting_us: int
     """A fault lasts so long, at most."""
     faults: tuple[tuple[str, int], ...]
+
+    changes: tuple[tuple[str, int], ...]
+    """What operators do, and how often."""
+    change_us: tuple[int, int]
+    lease_reads: bool
+
+    @property
+    def lease_ns(self) -> int:
+        """As the server reckons it: the shortest time in which another clock counts an election timeout."""
+        counted = max(0, self.election_ticks - self.heartbeat_ticks - 1)
+        slowest, fastest = self.clock_rates
+        return int(counted * self.tick_us * 1000 * slowest / fastest)
 
     @property
     def election_us(self) -> int:
@@ -112,4 +127,7 @@ def draw(seed: int) -> Plan:
         fault_us=(election_us // 8, election_us * rng.choice([1, 2])),
         lasting_us=election_us * rng.choice([2, 4, 8]) // 4,
         faults=tuple(faults) or tuple(FAULTS.items()),
+        changes=tuple((name, weight) for name, weight in CHANGES.items() if rng.random() < 0.8),
+        change_us=(election_us // 2, election_us * rng.choice([3, 6, 12])),
+        lease_reads=rng.random() < 0.5,
     )

@@ -8,7 +8,6 @@ on that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastkv.raft import LEADER, quorum
@@ -18,7 +17,6 @@ from fastkv.wire.peer import RAFT_BODY, REJECT
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.machine import Machine
     from tests.sim.process import Process
 
 FRAME_HEADER_BYTES = 16
@@ -53,7 +51,7 @@ def _check_acknowledged(process: Process, leader: str, term: int, index: int, im
         raise Violation(f"{what}, and its disk says term {stored}")
     if index > image.last_index:
         raise Violation(f"{what}, and its disk ends at entry {image.last_index}")
-    other = process.world.machines[leader].process
+    other = process.world.machines[leader].process if leader in process.world.machines else None
     if other is None or other.raft.term != term or other.raft.role != LEADER:
         return
     log = other.raft.log
@@ -73,7 +71,7 @@ def has(image: LogImage, index: int, term: int) -> bool:
     return image.base_index >= index or (image.last_index >= index and term_at(image, index) == term)
 
 
-def check_commit(process: Process, index: int, machines: Iterable[Machine]) -> None:
+def check_commit(process: Process, index: int) -> None:
     """A leader's commit index is at `index` now: of its own term, and on the disks of a majority."""
     raft = process.raft
     term = raft.log.term(index)
@@ -82,7 +80,9 @@ def check_commit(process: Process, index: int, machines: Iterable[Machine]) -> N
             f"commit rule: {process.node_id} leads term {raft.term} and counts copies of entry {index} of term {term}"
         )
     holders = {
-        machine.node_id: True for machine in machines if any(has(disk.durable, index, term) for disk in machine.disks)
+        node_id: True
+        for node_id, machine in process.world.machines.items()
+        if any(has(disk.durable, index, term) for disk in machine.disks)
     }
     membership = raft.membership
     if quorum.tally(membership.voters, holders, membership.outgoing) != quorum.WON:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.bugs import BUGS, seeds_until_caught
 
-RARE = {"read-without-round", "unknown-as-not-done", "votes-counted-twice"}
+RARE = {"lease-kept", "read-without-round", "unknown-as-not-done", "votes-counted-twice"}
 """They need several things to come together, and so more seeds."""
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections import deque
+from itertools import count
 
+from fastkv.raft import Member, Membership
 from tests.sim.clients import Client, Observations
 from tests.sim.endgame import check_history, check_stale_reads, check_states, converged
 from tests.sim.events import MS, Events
@@ -20,7 +22,9 @@ from tests.sim.faults import Faults
 from tests.sim.linearizability import Operation
 from tests.sim.machine import Machine
 from tests.sim.network import Network
+from tests.sim.operator import Operator
 from tests.sim.plan import Plan, draw
+from tests.sim.process import Process
 from tests.sim.truth import Truth, Violation
 
 __all__ = ["Violation", "World"]
@@ -44,12 +48,20 @@ class World:
         self.trace: deque[tuple[int, str, str, bytes]] = deque(maxlen=TRACED)
         """The last frames: time, sender, receiver, bytes."""
         self.slow_disk_us = 0
+        self._ports = count(1)
         self.machines: dict[str, Machine] = {}
+        """The machine that has each id now."""
         for number in range(1, nodes + 1):
-            self.machines[f"node-{number}"] = Machine(self, f"node-{number}")
+            self.machines[f"node-{number}"] = Machine(self, f"node-{number}", founder=True)
+        self.founders = Membership.of(
+            Member(node_id, machine.address, machine.address) for node_id, machine in self.machines.items()
+        )
         self.faults = Faults(self, skip_faults)
+        self.operator = Operator(self)
         self.seen = Observations(1 << 60, self.events.stop)
         self.clients: list[Client] = []
+        self.doors = list(self.machines.values())
+        """Whom clients know."""
 
     @property
     def history(self) -> list[Operation]:
@@ -73,16 +85,17 @@ class World:
 
     def _run(self, operations: int, faults: bool) -> None:
         self.seen = Observations(operations, self.events.stop)
-        doors = list(self.machines.values())
-        self.clients = [Client(n, self.events, self.plan, doors, self.seen) for n in range(self.plan.clients)]
+        self.clients = [Client(n, self.events, self.plan, self.doors, self.seen) for n in range(self.plan.clients)]
         for machine in self.machines.values():
             machine.start()
         for client in self.clients:
             client.start()
         if faults:
             self.faults.start()
+            self.operator.start()
         if not self.events.run(600_000 * MS):
             raise Violation(f"only {len(self.history)} of {operations} operations within ten minutes")
+        self.operator.stop()
         self.faults.stop()
         for client in self.clients:
             client.stopped = True
@@ -108,20 +121,45 @@ class World:
 
     # -- what happens to machines --------------------------------------------------------------------------------------
 
+    def next_port(self) -> int:
+        """One that nobody has had yet."""
+        return next(self._ports)
+
+    def listener(self, address: str) -> Process | None:
+        """Who takes connections there; nobody does while it is down or paused."""
+        for machine in self.machines.values():
+            if machine.address == address and machine.process is not None and not machine.process.paused:
+                return machine.process
+        return None
+
+    def leader(self) -> Machine | None:
+        """Whoever leads the latest term, or thinks so."""
+        leaders = [machine for machine in self.machines.values() if machine.leads]
+        return max(leaders, key=lambda machine: machine.term, default=None)
+
     def starts(self, machine: Machine) -> None:
-        """A machine that is down comes up."""
-        self.note(f"{machine.node_id} starts")
-        machine.start()
+        """A machine comes up, unless it runs or its node has left the cluster."""
+        if machine.process is None and not machine.retired and self.machines.get(machine.node_id) is machine:
+            self.note(f"{machine.node_id} starts")
+            machine.start()
 
     def ends(self, machine: Machine, why: str) -> None:
         """A process ends itself; its machine starts it again."""
         self.note(f"{machine.node_id} ends: {why}")
         machine.crash()
-        self.events.after(self.events.between(1 * MS, self.plan.lasting_us), self._start_again, machine)
+        self.events.after(self.events.between(1 * MS, self.plan.lasting_us), self.starts, machine)
 
-    def _start_again(self, machine: Machine) -> None:
-        if machine.process is None:
-            self.starts(machine)
+    def stops(self, machine: Machine) -> None:
+        """A process has done all that there is to do before a clean stop; its machine starts it again."""
+        self.note(f"{machine.node_id} stops")
+        machine.stop()
+        self.events.after(self.events.between(1 * MS, self.plan.lasting_us), self.starts, machine)
+
+    def retires(self, machine: Machine, text: str) -> None:
+        """A node learns that it is a member no more, and stops for good."""
+        self.note(f"{machine.node_id} stops for good: {text}")
+        machine.stop()
+        machine.retired = True
 
     # -- what a person reads -------------------------------------------------------------------------------------------
 
