@@ -91,6 +91,7 @@ class Runtime:
     def _open(self, directory: DataDirectory) -> None:
         config = self.config
         storage = config.storage
+        self._disk = directory.disk
         self.store = LmdbStore(
             directory.store_path,
             cluster=config.cluster.name,
@@ -149,12 +150,13 @@ class Runtime:
             random.Random(os.urandom(16)),
             membership=Membership.decode(self.machine.membership) or self._first_members(),
             applied=self.machine.applied_index,
+            configurations=recovered.configurations,
         )
         limits, own = config.limits, config.cluster.nodes[config.node_id]
         return Node(
             NodeSettings(
                 node_id=config.node_id,
-                disk=0,
+                disk=self._disk,
                 tick_ms=self._tick_s * 1000,
                 request_timeout_ticks=self._ticks(limits.request_timeout_ms),
                 leader_wait_ticks=self._ticks(limits.leader_wait_ms),

@@ -2,14 +2,15 @@
 
 ```
 LOCK            held (flock) while a process uses the directory; contains its process id, for people
-identity.json   {"format", "cluster", "node_id"}: whose data this is
+identity.json   {"format", "cluster", "node_id", "disk"}: whose data this is
 wal/            the write-ahead log
 store/          the state machine's store
 ```
 
 A log under the wrong name is worse than none: a node that votes with another node's log can undo what was acknowledged.
 So the identity is written before anything else, checked at each start, and never guessed for a directory that already
-has something in it.
+has something in it. `disk` is a random number of this very directory: a node that comes back with another one has lost
+what it acknowledged under the old, and the others do not take it for the same member (see `node.acquaintances`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +38,8 @@ class DataDirectory:
         self.path = path
         self.wal_path = path / "wal"
         self.store_path = path / "store"
+        self.disk = 0
+        """The number of this directory; never 0 once it is open."""
         self._lock_fd = lock_fd
 
     @classmethod
@@ -80,11 +84,13 @@ class DataDirectory:
 
     def _check_identity(self, cluster: str, node_id: str) -> None:
         path = self.path / "identity.json"
-        ours = {"format": FORMAT, "cluster": cluster, "node_id": node_id}
+        drawn = secrets.randbits(63) | 1
+        ours = {"format": FORMAT, "cluster": cluster, "node_id": node_id, "disk": drawn}
         if not path.exists():
             if self.wal_path.exists() or self.store_path.exists():
                 raise StorageError(f"{self.path} has data, but no identity.json that says whose it is")
             _write_durably(path, json.dumps(ours).encode() + b"\n")
+            self.disk = drawn
             return
         theirs = _read_identity(path)
         if theirs["format"] != FORMAT:
@@ -92,6 +98,13 @@ class DataDirectory:
         for name, what in (("node_id", "node"), ("cluster", "cluster")):
             if theirs[name] != ours[name]:
                 raise WrongDirectory(f"{self.path} belongs to {what} {theirs[name]!r}, not to {what} {ours[name]!r}")
+        if "disk" not in theirs:        # made by a version that did not draw one
+            theirs["disk"] = drawn
+            _write_durably(path, json.dumps(theirs).encode() + b"\n")
+        disk = theirs["disk"]
+        if not isinstance(disk, int) or disk <= 0:
+            raise StorageError(f"{path} says disk {disk!r}, which is no number of a directory")
+        self.disk = disk
 
 
 def _make(path: Path) -> None:

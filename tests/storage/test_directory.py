@@ -23,11 +23,12 @@ def test_a_new_directory_is_made_with_all_above_it(tmp_path: Path) -> None:
         assert directory.wal_path == tmp_path / "a" / "b" / "wal"
         assert directory.wal_path.is_dir()
         assert directory.store_path.is_dir()
-    assert json.loads((tmp_path / "a" / "b" / "identity.json").read_text()) == {
-        "format": 1,
-        "cluster": "c",
-        "node_id": "node-1",
-    }
+        assert json.loads((tmp_path / "a" / "b" / "identity.json").read_text()) == {
+            "format": 1,
+            "cluster": "c",
+            "node_id": "node-1",
+            "disk": directory.disk,
+        }
 
 
 def test_opens_again(tmp_path: Path) -> None:
@@ -107,3 +108,32 @@ def test_a_crash_before_the_identity_is_there_leaves_a_new_directory(tmp_path: P
     (tmp_path / "LOCK").write_text("1\n")
     (tmp_path / "identity.tmp").write_text("{")
     take(tmp_path).close()
+
+
+# -- the directory's own number ----------------------------------------------------------------------------------------
+
+
+def test_each_directory_has_a_number_of_its_own_for_ever(tmp_path: Path) -> None:
+    drawn = set()
+    for name in ("a", "b"):
+        for _ in range(2):
+            with DataDirectory.open(tmp_path / name, cluster="c", node_id="n") as directory:
+                drawn.add((name, directory.disk))
+    assert len(drawn) == 2
+    assert all(0 < disk < 1 << 63 for _, disk in drawn)
+
+
+def test_a_directory_of_an_older_version_gets_one(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text('{"format": 1, "cluster": "c", "node_id": "n"}\n')
+    with DataDirectory.open(tmp_path, cluster="c", node_id="n") as directory:
+        disk = directory.disk
+    assert disk > 0
+    with DataDirectory.open(tmp_path, cluster="c", node_id="n") as directory:
+        assert directory.disk == disk
+
+
+@pytest.mark.parametrize("disk", ['"x"', "0", "-1", "null", "1.5"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, disk: str) -> None:
+    (tmp_path / "identity.json").write_text(f'{{"format": 1, "cluster": "c", "node_id": "n", "disk": {disk}}}\n')
+    with pytest.raises(StorageError, match="disk"):
+        DataDirectory.open(tmp_path, cluster="c", node_id="n")
