@@ -16,7 +16,6 @@ from tests.sim.events import MS
 from tests.sim.truth import Truth
 
 if TYPE_CHECKING:
-    from tests.sim.machine import Machine
     from tests.sim.process import Process
 
 
@@ -93,7 +92,7 @@ def assemble(process: Process, *, on_removed: Callable[[str], None]) -> Parts:
         rng,
         membership=Membership.decode(state.membership) or machine.first_membership,
         applied=state.applied_index,
-        configurations=configurations(machine),
+        configurations=recovered.configurations,
     )
     node = Node(
         NodeSettings(
@@ -123,9 +122,3 @@ def assemble(process: Process, *, on_removed: Callable[[str], None]) -> Parts:
         open_limit_bytes=1 << 16,
     )
     return Parts(store, state, log, raft, node)
-
-
-def configurations(machine: Machine) -> list[tuple[int, bytes]]:
-    """The memberships that the log on a machine's disk says."""
-    segments = machine.disk.durable.segments
-    return [(segment.first_index, body) for segment in segments if (body := segment.batch.config) is not None]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastkv.raft import LEADER, Membership
 from fastkv.storage.memory_log import MemoryDisk
 from fastkv.storage.memory_store import StoredState
+from tests.sim import real_log
 from tests.sim.clients import Deliver
 from tests.sim.process import Process
 
@@ -75,7 +76,10 @@ class Machine:
         self.process.alive = False
         self.process = None
         self.world.network.unplug(self.node_id)
-        self.disk.crash(self.world.events.rng)
+        if self.world.real_logs is None:
+            self.disk.crash(self.world.events.rng)
+        else:
+            real_log.crash(self.disk, self.world.events.rng, self.world.real_logs)
 
     def stop(self) -> None:
         """A clean end: what was written is made durable."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.sim.plan import FAULTS
+from tests.sim.events import MS
+from tests.sim.plan import FAULTS, draw
 from tests.sim.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,15 @@ def test_five_nodes(first: int) -> None:
 def test_three_nodes(first: int) -> None:
     for seed in range(first, first + BATCH):
         run(seed, nodes=3)
+
+
+@pytest.mark.parametrize("seed", range(40, 43))
+def test_crashes_that_tear_real_logs(seed: int, tmp_path: Path) -> None:
+    crashes = (("crash", 5), ("crash all", 2), ("slow disks", 1), ("weather", 1))
+    plan = replace(draw(seed), faults=crashes, fault_us=(10 * MS, 60 * MS))
+    world = World(seed, nodes=5, plan=plan, real_logs=tmp_path)
+    world.run(operations=500)
+    assert sum("crashes" in line for line in world.journal) > 5
 
 
 def test_faults_really_happen() -> None:

@@ -13,6 +13,7 @@ import gc
 import hashlib
 from collections import deque
 from itertools import count
+from pathlib import Path
 
 from fastkv.raft import Member, Membership
 from tests.sim.clients import Client, Observations
@@ -37,9 +38,17 @@ class World:
     """The whole simulation for one seed."""
 
     def __init__(
-        self, seed: int, *, nodes: int = 3, plan: Plan | None = None, skip_faults: frozenset[int] = frozenset()
+        self,
+        seed: int,
+        *,
+        nodes: int = 3,
+        plan: Plan | None = None,
+        skip_faults: frozenset[int] = frozenset(),
+        real_logs: Path | None = None,
     ) -> None:
         self.seed = seed
+        self.real_logs = real_logs
+        """Where to tear real logs in a crash; None: as if they had been torn."""
         self.plan = plan or draw(seed)
         self.events = Events(seed)
         self.network = Network(self.events, wire_us=self.plan.wire_us, detours=self.plan.detours)
