@@ -3,7 +3,9 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from fastkv._core.entry cimport Command
+from fastkv._core.idempotency cimport IdempotencyKeys
 from fastkv._core.memtable cimport Memtable, Record, Slot
+from fastkv._core.sessions cimport Sessions
 from fastkv._core.state_hash cimport HashPoints
 
 
@@ -15,8 +17,10 @@ cdef class Table:
     cdef object borrowed            # keeps a record from the store alive until the next lookup
     cdef readonly uint64_t revision
     cdef readonly uint64_t key_count
-    cdef readonly uint64_t state_hash
+    cdef uint64_t data_hash         # the part of keys and records in the state hash
     cdef HashPoints points
+    cdef Sessions sessions
+    cdef IdempotencyKeys keys
     cdef list snapshots             # revisions of the open ones, in the order they were opened
     cdef uint64_t newest_snapshot
 
@@ -33,6 +37,9 @@ cdef class Table:
         self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint64_t index, uint8_t* result,
     ) except -1
     cdef int apply_command(self, const Command* command, uint8_t* result) except -1
+    cdef int apply_once(self, const Command* command, uint64_t index, uint8_t* result) except -1
+    cdef int apply_keyed(self, const Command* command, uint64_t index, uint8_t* result) except -1
+    cdef uint64_t hash_now(self) noexcept nogil
     cdef int write_tombstone(self, Slot* slot) except -1
     cdef uint64_t write_record(
         self, Slot* slot, const Command* command, uint64_t created, uint64_t version,

@@ -7,12 +7,16 @@ A checkpoint is `rotate` … `flushed`: nothing is ever in none of them.
 A record, as kept, stored and answered: `u64 mod revision | u64 create revision | u64 version | u64 lease | value`.
 A result: `u16 status | u8 reply flags | u8 0 | u32 0 | u64 revision`.
 
-The *state hash* is the sum of a digest of every key with its record, modulo 2^64. A sum has no order, so it is kept up
-by subtracting what goes and adding what comes, and checkpoints, images and replays do not change it.
+A command of a session, or with an idempotency key, is applied once however often it is in the log: `sessions` and
+`idempotency` know the results of those that were.
+
+The *state hash* is the sum of a digest of every key with its record, and of every session, modulo 2^64. A sum has no
+order, so it is kept up by subtracting what goes and adding what comes, and checkpoints, images and replays do not
+change it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastkv._core.buffer cimport WriteBuffer
@@ -21,11 +25,14 @@ from fastkv._core.codes cimport (
 )
 from fastkv._core.cursor cimport load_u32, load_u64, store_u16, store_u64
 from fastkv._core.digest cimport digest_record
-from fastkv._core.entry cimport Command, EntryBatch, parse_command
+from fastkv._core.entry cimport Command, EntryBatch, is_idempotency_key, parse_command, parse_session
+from fastkv._core.idempotency cimport KEY_IS_NEW, KEY_REUSED, KeyRecall
 from fastkv._core.memtable cimport Memtable, Record, Slot, record_bytes
+from fastkv._core.sessions cimport FORGOTTEN, NEW, Recall, Session
 from fastkv._core.state_hash cimport FINEST_STEP, HashPoints
 
 from fastkv._core.snapshot import TableSnapshot
+from fastkv._core.state_hash import load_sessions
 
 cdef size_t NO_VALUE_LIMIT = 1 << 32      # limits hold at the door; what is committed is applied
 
@@ -37,18 +44,22 @@ class CorruptEntry(AssertionError):
 cdef class Table:
     """Keys and their records; `store_get(key)` finds what no memtable holds (a record, or None).
 
-    `revision`, `key_count` and `state_hash` are those of the store at the start: the cluster's count of changes, live
-    keys, and the sum of the state's digests (modulo 2^64), which is equal on all nodes that have applied as much.
+    `revision`, `key_count`, `state_hash` and `sessions` are those of the store at the start: the cluster's count of
+    changes, live keys, the sum of the state's digests, which is equal on all nodes that have applied as much, and the
+    (key, record) pairs of sessions and idempotency keys.
     """
 
-    def __init__(self, store_get, uint64_t revision=0, uint64_t key_count=0, uint64_t state_hash=0):
+    def __init__(self, store_get, uint64_t revision=0, uint64_t key_count=0, uint64_t state_hash=0, sessions=()):
         self.store_get = store_get
         self.snapshots = []
         self.newest_snapshot = 0
-        self.restart(revision, key_count, state_hash)
+        self.restart(revision, key_count, state_hash, sessions)
 
-    def restart(self, uint64_t revision, uint64_t key_count, uint64_t state_hash):
-        """Begin anew with what the store has now. Snapshots have to be closed before."""
+    def restart(self, uint64_t revision, uint64_t key_count, uint64_t state_hash, sessions):
+        """Begin anew with what the store has now. Snapshots have to be closed before.
+
+        ValueError where `sessions` are none.
+        """
         if self.snapshots:
             raise AssertionError(f"{len(self.snapshots)} snapshots are open")
         self.active = Memtable()
@@ -57,7 +68,8 @@ cdef class Table:
         self.borrowed = None
         self.revision = revision
         self.key_count = key_count
-        self.state_hash = state_hash
+        self.sessions, self.keys = load_sessions(sessions)
+        self.data_hash = state_hash - self.sessions.digest - self.keys.digest
         self.points = HashPoints()
 
     # -- one key -----------------------------------------------------------------------------------------------------
@@ -124,20 +136,59 @@ cdef class Table:
                 result = results.extend(RESULT_BYTES)
             self.apply_entry(at[4], at + ENTRY_HEADER_BYTES, load_u32(at), index, result)
             if not index % FINEST_STEP:
-                self.points.note(index, self.state_hash)
+                self.points.note(index, self.hash_now())
             index += 1
 
     cdef int apply_entry(
         self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint64_t index, uint8_t* result,
     ) except -1:
         cdef Command command
+        cdef uint32_t limit = 0
+        cdef int status = Status.OK
         memset(result, 0, RESULT_BYTES)
-        if kind != Kind.ENTRY_PUT and kind != Kind.ENTRY_DELETE:
-            store_u64(result + 8, self.revision)
-            return 0                # a no-op, or what concerns consensus alone
-        if parse_command(kind, body, nbytes, NO_VALUE_LIMIT, &command) != Status.OK:
+        if kind == Kind.ENTRY_PUT or kind == Kind.ENTRY_DELETE:
+            status = parse_command(kind, body, nbytes, NO_VALUE_LIMIT, &command)
+            if status == Status.OK:
+                if command.flags & CommandFlag.WITH_SESSION:
+                    return self.apply_once(&command, index, result)
+                return self.apply_command(&command, result)
+        elif kind == Kind.ENTRY_SESSION:
+            status = parse_session(body, nbytes, &limit)
+            if status == Status.OK:
+                store_u64(result + 8, index)
+                return self.sessions.open(index, limit)
+        if status != Status.OK:
             raise CorruptEntry(f"entry {index}, of kind {kind} and {nbytes} bytes, is committed and cannot be read")
-        return self.apply_command(&command, result)
+        store_u64(result + 8, self.revision)
+        return 0                    # a no-op, or what concerns consensus alone
+
+    cdef int apply_once(self, const Command* command, uint64_t index, uint8_t* result) except -1:
+        """Apply a command that may be there for the second time: then its first result is its result."""
+        cdef Session* session
+        cdef Recall known
+        if is_idempotency_key(command.client_id):
+            return self.apply_keyed(command, index, result)
+        session = self.sessions.find(command.client_id)
+        known = FORGOTTEN
+        if session != NULL:
+            known = self.sessions.recall(session, command.sequence, index, result)
+            if known == NEW:
+                self.apply_command(command, result)
+                self.sessions.remember(session, command.sequence, result)
+            self.sessions.settle(session)
+        if known == FORGOTTEN:
+            store_u16(result, Status.SESSION_EXPIRED)
+        return 0
+
+    cdef int apply_keyed(self, const Command* command, uint64_t index, uint8_t* result) except -1:
+        """The same for one that carries an idempotency key."""
+        cdef KeyRecall known = self.keys.recall(command, result)
+        if known == KEY_IS_NEW:
+            self.apply_command(command, result)
+            self.keys.remember(command, index, result)
+        elif known == KEY_REUSED:
+            store_u16(result, Status.INVALID_REQUEST)
+        return 0
 
     cdef int apply_command(self, const Command* command, uint8_t* result) except -1:
         cdef Slot* slot = self.active.find_slot(command.key, command.key_len)
@@ -174,12 +225,12 @@ cdef class Table:
             self.key_count += 1
         if slot == NULL:
             slot = self.active.add_slot(command.key, command.key_len)
-        self.state_hash -= digest
+        self.data_hash -= digest
         if command.kind == Kind.ENTRY_DELETE:
             self.key_count -= 1
             self.write_tombstone(slot)
         else:
-            self.state_hash += self.write_record(slot, command, created, version + 1)
+            self.data_hash += self.write_record(slot, command, created, version + 1)
         return 0
 
     cdef int write_tombstone(self, Slot* slot) except -1:
@@ -204,6 +255,14 @@ cdef class Table:
         memcpy(made + RECORD_HEADER_BYTES, command.value, command.value_len)
         record.digest = digest_record(command.key, command.key_len, made, nbytes)
         return record.digest
+
+    cdef uint64_t hash_now(self) noexcept nogil:
+        return self.data_hash + self.sessions.digest + self.keys.digest
+
+    @property
+    def state_hash(self):
+        """The sum of the digests of everything in the state, modulo 2^64."""
+        return self.hash_now()
 
     def hash_points(self):
         """(index, state hash) after some of the entries applied here, oldest first: see `state_hash.HashPoints`."""
@@ -233,6 +292,22 @@ cdef class Table:
         self.flushing = self.active
         self.active = Memtable()
         return self.flushing
+
+    def take_session_changes(self):
+        """(key, record or None) of sessions and idempotency keys that have changed since the last time.
+
+        They go with the memtable that is frozen at the same moment.
+        """
+        return self.sessions.take_changes() + self.keys.take_changes()
+
+    def session_records(self):
+        """(key, record) of every session and idempotency key there is."""
+        return self.sessions.records() + self.keys.records()
+
+    @property
+    def session_count(self):
+        """Open sessions."""
+        return self.sessions.count
 
     def flushed(self):
         """The store has what was frozen: it stays as a cache until the next time."""

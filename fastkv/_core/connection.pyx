@@ -1,9 +1,9 @@
 """One TCP connection of the raw port, compiled from socket to batch and back.
 
 Bytes land in the frame reader's own memory (asyncio.BufferedProtocol); every complete frame of a read is cut at once.
-A client's GET, PUT and DELETE go straight into the ingress, with no Python object for the operation; all other frames
-go to the owner, as Python calls. Answers gather in `out` and leave with one `send` for each flush: directly on the
-socket while the transport has nothing queued, through the transport when the kernel's buffer is full.
+A client's GET, PUT, DELETE and SESSION go straight into the ingress, with no Python object for the operation; all
+other frames go to the owner, as Python calls. Answers gather in `out` and leave with one `send` for each flush:
+directly on the socket while the transport has nothing queued, through the transport when the kernel's buffer is full.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -124,6 +124,8 @@ cdef class Connection(Sink):
                 return self.ingress.read(self, frame.request_id, frame.body, frame.length)
             if frame.opcode == Opcode.PUT or frame.opcode == Opcode.DELETE:
                 return self.ingress.write(self, frame.request_id, frame.opcode, frame.body, frame.length)
+            if frame.opcode == Opcode.SESSION:
+                return self.ingress.open_session(self, frame.request_id, frame.body, frame.length)
         return self.take_slowly(frame)
 
     cdef int take_slowly(self, Frame* frame) except -1:

@@ -107,6 +107,7 @@ cdef enum:
     OF_SESSION = 2
     OF_SESSION_RESULT = 3
     OF_IDEMPOTENCY_KEY = 4
+    OF_COMMAND = 5
 
 
 cdef inline uint64_t digest_record(

@@ -25,6 +25,15 @@ cdef int parse_command(
     uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil
 
 
+# Whether a command's client id is an idempotency key, the other half of which is its sequence; else it is a session's.
+cdef inline bint is_idempotency_key(uint64_t client_id) noexcept nogil:
+    return client_id >> 63
+
+
+# Reads the body of an entry that opens a session. Answers a Status.
+cdef int parse_session(const uint8_t* body, size_t nbytes, uint32_t* limit) noexcept nogil
+
+
 cdef class EntryBatch:
     cdef readonly bytes data
     cdef readonly Py_ssize_t count

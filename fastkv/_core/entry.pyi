@@ -24,6 +24,7 @@ class InvalidCommand(ValueError):
     status: int
     def __init__(self, status: int) -> None: ...
 
+def encode_session(limit: int) -> bytes: ...
 def encode_command(
     kind: int,
     key: bytes,

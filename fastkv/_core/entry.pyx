@@ -12,7 +12,8 @@ from libc.string cimport memcpy
 
 from fastkv._core.buffer cimport WriteBuffer
 from fastkv._core.codes cimport (
-    COMMAND_HEADER_BYTES, CommandFlag, ENTRY_HEADER_BYTES, Kind, MAX_KEY_BYTES, Status,
+    COMMAND_HEADER_BYTES, CommandFlag, ENTRY_HEADER_BYTES, Kind, MAX_KEY_BYTES, MAX_SESSIONS, OPEN_SESSION,
+    SESSION_ENTRY_BYTES, Status,
 )
 from fastkv._core.cursor cimport (
     Cursor, cursor_init, cursor_left, load_u32, read_span, read_u8, read_u16, read_u64, store_u16, store_u32,
@@ -27,6 +28,8 @@ from fastkv._core import codes
 cdef enum:
     KNOWN_COMMAND_FLAGS = 0x07          # COMPARE, WITH_LEASE, WITH_SESSION
 
+# Of a session. So far from the end that no sum of a sequence and a window passes it.
+cdef uint64_t LAST_SEQUENCE = (<uint64_t>1 << 63) - 1
 # Entry offsets are 32 bits wide.
 cdef Py_ssize_t MAX_BATCH_BYTES = 0xFFFF_FFFF
 
@@ -73,7 +76,8 @@ cdef int parse_command(
     if out.flags & CommandFlag.WITH_LEASE and read_u64(&cursor, &out.lease) < 0:
         return Status.INVALID_REQUEST
     if out.flags & CommandFlag.WITH_SESSION and (
-            read_u64(&cursor, &out.client_id) < 0 or read_u64(&cursor, &out.sequence) < 0):
+            read_u64(&cursor, &out.client_id) < 0 or read_u64(&cursor, &out.sequence) < 0
+            or not is_idempotency_key(out.client_id) and not 0 < out.sequence <= LAST_SEQUENCE):
         return Status.INVALID_REQUEST
     if out.key_len == 0:
         return Status.INVALID_KEY
@@ -90,12 +94,29 @@ cdef int parse_command(
     return Status.OK
 
 
+cdef int parse_session(const uint8_t* body, size_t nbytes, uint32_t* limit) noexcept nogil:
+    if nbytes != SESSION_ENTRY_BYTES or body[0] != OPEN_SESSION or body[1] or body[2] or body[3]:
+        return Status.INVALID_REQUEST
+    limit[0] = load_u32(body + 4)
+    return Status.OK if 0 < limit[0] <= MAX_SESSIONS else Status.INVALID_REQUEST
+
+
+def encode_session(uint32_t limit):
+    """The body of the entry that opens a session: `u8 1 | u8 0 | u16 0 | u32 how many may be open`."""
+    cdef uint8_t[SESSION_ENTRY_BYTES] body
+    if not 0 < limit <= MAX_SESSIONS:
+        raise ValueError(f"1 to {MAX_SESSIONS} sessions may be open, not {limit}")
+    store_u32(body, OPEN_SESSION)
+    store_u32(body + 4, limit)
+    return PyBytes_FromStringAndSize(<char*>body, SESSION_ENTRY_BYTES)
+
+
 def encode_command(int kind, bytes key not None, bytes value not None=b"", *, compare=None, lease=None, session=None):
     """The body of a PUT or DELETE: what a client sends and what the log stores.
 
     `kind` is `Kind.ENTRY_PUT` or `Kind.ENTRY_DELETE`, `compare` the revision that the key must have (0: it must not
-    exist), `session` a pair (client id, sequence). ValueError for a key outside 1 to 511 bytes, a DELETE with a value
-    and another kind; OverflowError for a number outside 64 bits.
+    exist), `session` a pair (client id, sequence). ValueError for a key outside 1 to 511 bytes, a DELETE with a value,
+    another kind, and a sequence that no session has; OverflowError for a number outside 64 bits.
     """
     cdef Py_ssize_t key_len = PyBytes_GET_SIZE(key), value_len = PyBytes_GET_SIZE(value)
     cdef uint64_t[4] numbers
@@ -118,6 +139,8 @@ def encode_command(int kind, bytes key not None, bytes value not None=b"", *, co
     if session is not None:
         flags |= <uint8_t>CommandFlag.WITH_SESSION
         numbers[count], numbers[count + 1] = session
+        if not is_idempotency_key(numbers[count]) and not 0 < numbers[count + 1] <= LAST_SEQUENCE:
+            raise ValueError(f"a session's sequences go from 1 to {LAST_SEQUENCE}")
         count += 2
     body = PyBytes_FromStringAndSize(NULL, COMMAND_HEADER_BYTES + 8 * count + key_len + value_len)
     at = <uint8_t*>PyBytes_AS_STRING(body)
@@ -258,18 +281,25 @@ cdef class EntryBatch:
         return entries
 
     def check_commands(self, size_t value_limit_bytes):
-        """ValueError unless every entry is a well-formed PUT or DELETE with a value of at most `value_limit_bytes`."""
+        """ValueError unless every entry is what a client may ask for, well-formed: PUT or DELETE, or a new session.
+
+        A value has at most `value_limit_bytes`.
+        """
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.data)
         cdef const uint8_t* at
         cdef Command command
+        cdef uint32_t limit
         cdef Py_ssize_t i
         cdef int status
         self.index_entries()
         for i in range(self.count):
             at = data + self.offsets[i]
-            if at[4] != Kind.ENTRY_PUT and at[4] != Kind.ENTRY_DELETE:
-                raise ValueError(f"entry {i} of {self.count} is of kind {at[4]}, neither PUT nor DELETE")
-            status = parse_command(at[4], at + ENTRY_HEADER_BYTES, load_u32(at), value_limit_bytes, &command)
+            if at[4] == Kind.ENTRY_PUT or at[4] == Kind.ENTRY_DELETE:
+                status = parse_command(at[4], at + ENTRY_HEADER_BYTES, load_u32(at), value_limit_bytes, &command)
+            elif at[4] == Kind.ENTRY_SESSION:
+                status = parse_session(at + ENTRY_HEADER_BYTES, load_u32(at), &limit)
+            else:
+                raise ValueError(f"entry {i} of {self.count} is of kind {at[4]}, neither PUT, DELETE nor SESSION")
             if status != Status.OK:
                 raise InvalidCommand(status)
 

@@ -23,6 +23,7 @@ cdef class Ingress:
     cdef bint awake
     cdef Py_ssize_t value_limit_bytes
     cdef readonly Py_ssize_t open_limit_bytes
+    cdef public uint32_t session_limit   # sessions that may be open once one has been opened here
     cdef public uint16_t refuse_writes   # Status that every write is answered with at once; OK to take them
     cdef public uint16_t refuse_reads    # likewise for reads of any consistency
     cdef public uint64_t applied_index   # what a stale read answers with
@@ -33,6 +34,10 @@ cdef class Ingress:
     # Take one request. A request that is wrong in itself is answered on the spot. Bodies are copied.
     cdef int write(
         self, Sink sink, uint64_t request_id, uint8_t opcode, const uint8_t* body, Py_ssize_t nbytes,
+    ) except -1
+    cdef int open_session(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1
+    cdef int propose(
+        self, Sink sink, uint64_t request_id, uint8_t opcode, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes,
     ) except -1
     cdef int read(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1
     cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1

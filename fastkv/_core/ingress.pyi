@@ -12,6 +12,7 @@ class ReadBatch:
 class Ingress:
     table: Table
     on_wake: Callable[[], None]
+    session_limit: int
     refuse_writes: int
     refuse_reads: int
     applied_index: int

@@ -7,10 +7,13 @@ of group commit: no timer, and nothing allocated for an operation.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from fastkv._core.apply cimport Table
 from fastkv._core.buffer cimport WriteBuffer
-from fastkv._core.codes cimport CommandFlag, Consistency, FrameFlag, Kind, MAX_KEY_BYTES, Opcode, Status
+from fastkv._core.codes cimport (
+    CommandFlag, Consistency, FrameFlag, Kind, MAX_KEY_BYTES, OPEN_SESSION, Opcode, SESSION_ENTRY_BYTES, Status,
+)
 from fastkv._core.cursor cimport load_u16, store_u32, store_u64
 from fastkv._core.entry cimport BatchBuilder, Command, parse_command
 from fastkv._core.replies cimport Sink, Waiter, Waiters
@@ -20,6 +23,7 @@ from fastkv._core.replies import text_for
 cdef enum:
     GET_HEADER_BYTES = 4
     STALE_PREFIX_BYTES = 16
+    SESSION_LIMIT = 4096
 
 
 cdef class ReadBatch:
@@ -77,6 +81,7 @@ cdef class Ingress:
         self.awake = False
         self.value_limit_bytes = value_limit_bytes
         self.open_limit_bytes = open_limit_bytes
+        self.session_limit = SESSION_LIMIT
         self.refuse_writes = Status.OK
         self.refuse_reads = Status.OK
         self.applied_index = 0
@@ -99,10 +104,27 @@ cdef class Ingress:
         cdef Command command
         cdef uint8_t kind = Kind.ENTRY_PUT if opcode == Opcode.PUT else Kind.ENTRY_DELETE
         cdef int status = parse_command(kind, body, nbytes, self.value_limit_bytes, &command)
-        if status == Status.OK and command.flags & ~<uint8_t>CommandFlag.COMPARE:
+        if status == Status.OK and command.flags & CommandFlag.WITH_LEASE:
             status = Status.UNSUPPORTED
-        if status == Status.OK:
-            status = self.refuse_writes
+        if status != Status.OK:
+            return self.refuse(sink, request_id, opcode, status)
+        return self.propose(sink, request_id, opcode, kind, body, nbytes)
+
+    cdef int open_session(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1:
+        cdef uint8_t[SESSION_ENTRY_BYTES] entry
+        memset(entry, 0, SESSION_ENTRY_BYTES)
+        entry[0] = OPEN_SESSION
+        if nbytes != SESSION_ENTRY_BYTES or memcmp(body, entry, SESSION_ENTRY_BYTES):
+            return self.refuse(sink, request_id, Opcode.SESSION, Status.INVALID_REQUEST)
+        # This node's limit goes into the log, so that all nodes apply the entry alike.
+        store_u32(entry + 4, self.session_limit)
+        return self.propose(sink, request_id, Opcode.SESSION, Kind.ENTRY_SESSION, entry, SESSION_ENTRY_BYTES)
+
+    cdef int propose(
+        self, Sink sink, uint64_t request_id, uint8_t opcode, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes,
+    ) except -1:
+        """Take an entry into the open proposal batch."""
+        cdef uint16_t status = self.refuse_writes
         if status == Status.OK and self.writes.buffer.length + nbytes > self.open_limit_bytes and self.writes.count:
             status = Status.OVERLOADED
         if status != Status.OK:
@@ -152,14 +174,16 @@ cdef class Ingress:
         return self.wake()      # so that the node flushes the answer at the end of this turn
 
     def submit(self, Sink sink not None, uint64_t request_id, uint8_t opcode, const uint8_t[::1] body not None):
-        """Take one GET, PUT or DELETE from Python: what the HTTP face and the tests use."""
+        """Take one GET, PUT, DELETE or SESSION from Python: what the HTTP face and the tests use."""
         cdef const uint8_t* at = &body[0] if body.shape[0] else NULL
         if opcode == Opcode.GET:
             self.read(sink, request_id, at, body.shape[0])
         elif opcode == Opcode.PUT or opcode == Opcode.DELETE:
             self.write(sink, request_id, opcode, at, body.shape[0])
+        elif opcode == Opcode.SESSION:
+            self.open_session(sink, request_id, at, body.shape[0])
         else:
-            raise ValueError(f"opcode {opcode:#x} is neither GET, PUT nor DELETE")
+            raise ValueError(f"opcode {opcode:#x} is neither GET, PUT, DELETE nor SESSION")
 
     def add_read_task(self, serve, fail):
         """Have `serve()` called once the state is confirmed, or `fail(status)`: reads other than point reads."""

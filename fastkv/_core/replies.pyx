@@ -98,7 +98,7 @@ cdef class CallbackSink(Sink):
     ) except -1:
         cdef uint64_t revision = 0
         cdef bytes payload
-        if (opcode == Opcode.PUT or opcode == Opcode.DELETE) and head_bytes == 8:
+        if opcode != Opcode.GET and head_bytes == 8:     # a result, whatever it was that was written
             revision = load_u64(head)
             head_bytes = 0
         payload = (<char*>head)[:head_bytes] if head_bytes else b""
@@ -161,12 +161,18 @@ cdef class Waiters:
         cdef Py_ssize_t i
         cdef Waiter* waiter
         cdef uint16_t status
+        cdef bytes text
         if start < 0 or results.shape[0] % RESULT_BYTES or start + count > self.count:
             raise AssertionError(f"{results.shape[0]} bytes of results from {start} do not fit {self.count} waiters")
         for i in range(count):
             at = &results[i * RESULT_BYTES]
             waiter = &self.items[start + i]
             status = load_u16(at)
+            if status > Status.PRECONDITION_FAILED:
+                text = KEY_REUSED if status == Status.INVALID_REQUEST else TEXTS.get(status, b"")
+                (<Sink>waiter.sink).answer(
+                    waiter.request_id, waiter.opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+                continue
             # Each of OK, KEY_NOT_FOUND and PRECONDITION_FAILED carries the revision that explains it.
             (<Sink>waiter.sink).answer(
                 waiter.request_id, waiter.opcode, status, at[2] | extra_flags, at + 8, 8, NULL, 0)
@@ -205,6 +211,10 @@ cdef dict TEXTS = {
     Status.CURSOR_EXPIRED: b"the scan's snapshot is gone; start the scan again",
     Status.OUTCOME_UNKNOWN: b"the write may or may not have been applied; read before trying again",
 }
+
+
+# What a request can only be told once it has been applied.
+cdef bytes KEY_REUSED = b"that idempotency key came with another command before; nothing was changed"
 
 
 def text_for(uint16_t status):

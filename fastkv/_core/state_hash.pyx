@@ -10,6 +10,10 @@ from libc.string cimport memset
 
 from fastkv._core.digest cimport digest_record
 
+from fastkv._core.idempotency import IdempotencyKeys
+from fastkv._core.sessions import Sessions
+
+FIRST_OF_KEYS = bytes([0x80, 0, 0, 0, 0, 0, 0, 0])
 
 cdef class HashPoints:
     """The hash after entries whose index is a multiple of 2^6, 2^12 or 2^18: the newest eight of each kind.
@@ -42,12 +46,29 @@ cdef class HashPoints:
         return sorted(found.items())
 
 
-def hash_of(items):
-    """The state hash of a whole state: every (key, record), in any order."""
+def load_sessions(records):
+    """(Sessions, IdempotencyKeys) from the (key, record) pairs that the store keeps of both, in any order.
+
+    ValueError where they are none.
+    """
+    sessions, keys = Sessions(), IdempotencyKeys()
+    records = list(records)
+    keys.load([pair for pair in records if pair[0] >= FIRST_OF_KEYS])
+    sessions.load([pair for pair in records if pair[0] < FIRST_OF_KEYS])
+    return sessions, keys
+
+
+def hash_of(items, sessions=()):
+    """The state hash of a whole state: every (key, record), and those of sessions and idempotency keys, in any order.
+
+    ValueError where `sessions` are none.
+    """
     cdef uint64_t total = 0
     cdef bytes key, record
     for key, record in items:
         total += digest_record(
             <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
             <const uint8_t*>PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
+    for part in load_sessions(sessions):
+        total += <uint64_t>part.digest
     return total

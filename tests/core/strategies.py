@@ -9,6 +9,8 @@ from fastkv._core.codes import Kind
 u8 = st.integers(0, 2**8 - 1)
 u16 = st.integers(0, 2**16 - 1)
 u64 = st.integers(0, 2**64 - 1)
+sessions = st.tuples(st.integers(0, 2**63 - 1), st.integers(1, 2**63 - 1))
+idempotency_keys = st.tuples(st.integers(2**63, 2**64 - 1), u64)
 write_kinds = st.sampled_from([Kind.ENTRY_PUT, Kind.ENTRY_DELETE])
 entries = st.tuples(u8, st.binary(max_size=40))
 entry_lists = st.lists(entries, min_size=1, max_size=12)

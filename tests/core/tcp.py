@@ -69,6 +69,7 @@ class Server:
         self.peer_frames: list[tuple[str, int, int, int, bytes]] = []
         self.turns: list[tuple[int, int]] = []
         """How many writes and reads each turn took."""
+        self.applied_index = 0
         self.paused = False
         self.address: tuple[str, int] = ("", 0)
         self._changed = asyncio.Event()
@@ -119,7 +120,8 @@ class Server:
         self.turns.append((len(writes[1]) if writes else 0, len(reads) if reads else 0))
         if writes is not None:
             results = WriteBuffer()
-            self.table.apply(writes[0], 0, writes[0].count, 1, results)
+            self.table.apply(writes[0], 0, writes[0].count, self.applied_index + 1, results)
+            self.applied_index += writes[0].count
             writes[1].deliver(results.take(), 0)
         if reads is not None:
             reads.serve(self.table)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fastkv._core.apply import CorruptEntry, Table
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.codes import Kind
-from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command
+from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command, encode_session
 from fastkv._core.snapshot import TableSnapshot
 from fastkv.storage.memory_store import MemoryView
-from tests.core.strategies import u64
+from tests.core.strategies import idempotency_keys, sessions, u64
 from tests.reference.state_machine import Snapshot, State
 
 Entries = list[tuple[int, bytes]]
@@ -31,15 +31,23 @@ def commands(draw: st.DrawFn) -> tuple[int, bytes]:
         draw(st.binary(max_size=12)) if kind == Kind.ENTRY_PUT else b"",
         compare=draw(st.none() | st.none() | st.integers(0, 12) | u64),
         lease=draw(st.none() | u64),
-        session=draw(st.none() | st.tuples(u64, u64)),
+        session=draw(st.none() | once),
     )
 
 
+# Sessions that there are, or were; and others.
+once = st.one_of(
+    st.tuples(st.integers(1, 12), st.integers(1, 6) | st.integers(1000, 1050)),
+    st.tuples(st.just(2**63 + 1), st.integers(0, 3)),
+    sessions,
+    idempotency_keys,
+)
+opened_sessions = st.builds(lambda limit: (int(Kind.ENTRY_SESSION), encode_session(limit)), st.integers(1, 4))
 other_entries = st.tuples(
-    st.sampled_from([Kind.NOOP, Kind.ENTRY_CONFIG, Kind.ENTRY_SESSION, Kind.ENTRY_LEASE, Kind.ENTRY_TXN, 200]),
+    st.sampled_from([Kind.NOOP, Kind.ENTRY_CONFIG, Kind.ENTRY_LEASE, Kind.ENTRY_TXN, 200]),
     st.binary(max_size=9),
 )
-entry_lists = st.lists(commands() | commands() | other_entries, min_size=1, max_size=30)
+entry_lists = st.lists(commands() | commands() | opened_sessions | other_entries, min_size=1, max_size=30)
 
 
 def batch_of(entries: Entries) -> EntryBatch:
@@ -72,7 +80,8 @@ class Stored:
         self.twin = State()
 
     def apply(self, entries: Entries) -> None:
-        assert apply(self.table, entries) == self.twin.apply(entries)
+        first_index = self.twin.applied_index + 1
+        assert apply(self.table, entries, first_index) == self.twin.apply(entries)
         self.check()
 
     def check(self) -> None:
@@ -129,7 +138,7 @@ def test_nobody_has_to_ask_for_results(entries: Entries) -> None:
     silent.apply(batch_of(entries), 0, len(entries), 1)
     with asked.snapshot(MemoryView({})) as one, silent.snapshot(MemoryView({})) as other:
         assert list(one.items()) == list(other.items())
-    assert asked.revision == silent.revision
+    assert (asked.revision, asked.state_hash) == (silent.revision, silent.state_hash)
 
 
 def test_conditional_writes() -> None:

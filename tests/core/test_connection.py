@@ -11,6 +11,7 @@ from fastkv._core.codes import Kind, Opcode, Status
 from fastkv._core.connection import Role
 from fastkv._core.entry import encode_command
 from fastkv._core.frames import encode_frame
+from fastkv._core.replies import text_for
 from tests.core.tcp import FRAME_LIMIT, HELLO_LIMIT, OUTPUT_LIMIT, Answer, Client, run, serving
 
 RESPONSE = 0x80
@@ -122,6 +123,21 @@ def test_connections_do_not_hear_each_others_answers() -> None:
             for number, client in enumerate(clients):
                 answers = await client.answers(20)
                 assert [answer.request_id for answer in answers] == [100 * number + n for n in range(20)]
+
+    run(scenario)
+
+
+def test_a_write_of_a_session_is_done_once() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            await client.send(put(1, b"k") + encode_frame(Opcode.SESSION, 0, 0, 2, b"\1" + bytes(7)))
+            assert (await client.answers(2))[1] == Answer(Opcode.SESSION, RESPONSE, Status.OK, 2, b"\2" + bytes(7))
+            for request_id, session, code in [(3, 2, Status.OK), (4, 2, Status.OK), (5, 3, Status.SESSION_EXPIRED)]:
+                body = encode_command(Kind.ENTRY_PUT, b"k", session=(session, 1))
+                await client.send(encode_frame(Opcode.PUT, 0, 0, request_id, body))
+                text = b"\2" + bytes(7) if code == Status.OK else text_for(code)
+                assert await client.answer() == Answer(Opcode.PUT, RESPONSE, code, request_id, text)
 
     run(scenario)
 

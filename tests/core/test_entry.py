@@ -11,17 +11,28 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from fastkv._core.codes import Kind, Status
-from fastkv._core.entry import BatchBuilder, EntryBatch, InvalidCommand, decode_command, encode_command
-from tests.core.strategies import damaged, entry_lists, u8, u64, write_kinds
+from fastkv._core.entry import (
+    BatchBuilder,
+    EntryBatch,
+    InvalidCommand,
+    decode_command,
+    encode_command,
+    encode_session,
+)
+from tests.core.strategies import damaged, entry_lists, idempotency_keys, sessions, u8, u64, write_kinds
 from tests.reference import entry as twin
 
 keys = st.binary(min_size=1, max_size=511)
 options = st.fixed_dictionaries(
     {},
-    optional={"compare": u64, "lease": u64, "session": st.tuples(u64, u64)},
+    optional={"compare": u64, "lease": u64, "session": sessions | idempotency_keys},
+)
+any_options = st.fixed_dictionaries(
+    {},
+    optional={"compare": u64, "lease": u64, "session": sessions | st.tuples(u64, st.sampled_from([0, 2**63]) | u64)},
 )
 encoded_commands = st.builds(
-    lambda key, value, options: twin.encode_command(key, value, **options), keys, st.binary(max_size=50), options
+    lambda key, value, options: twin.encode_command(key, value, **options), keys, st.binary(max_size=50), any_options
 )
 
 
@@ -111,6 +122,20 @@ def test_encoder_refuses_what_no_server_takes(kind: Kind, key: bytes, value: byt
 def test_encoder_refuses_a_revision_outside_64_bits(number: int) -> None:
     with pytest.raises(OverflowError):
         encode_command(Kind.ENTRY_PUT, b"k", compare=number)
+
+
+@pytest.mark.parametrize("sequence", [0, 2**63, 2**64 - 1])
+def test_a_session_has_no_such_sequence(sequence: int) -> None:
+    with pytest.raises(ValueError, match="sequences go from 1"):
+        encode_command(Kind.ENTRY_PUT, b"k", session=(7, sequence))
+    encode_command(Kind.ENTRY_PUT, b"k", session=(2**63 + 7, sequence))
+
+
+def test_opening_a_session() -> None:
+    assert encode_session(4096) == b"\1\0\0\0\0\x10\0\0"
+    for limit in (0, 65_537):
+        with pytest.raises(ValueError, match="1 to 65536 sessions"):
+            encode_session(limit)
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------
@@ -226,22 +251,24 @@ def test_builder_is_empty_after_take() -> None:
     assert builder.take().entries() == [(2, b"second")]
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(write_kinds | write_kinds | u8, encoded_commands | encoded_commands | damaged(encoded_commands)),
-        min_size=1,
-        max_size=4,
-    ),
-    st.integers(0, 60),
+encoded_sessions = st.builds(encode_session, st.integers(1, 65_536))
+asked_for = st.tuples(write_kinds, encoded_commands) | st.tuples(st.just(Kind.ENTRY_SESSION), encoded_sessions)
+wrongly_asked_for = st.tuples(write_kinds, damaged(encoded_commands)) | st.tuples(
+    st.just(Kind.ENTRY_SESSION) | u8, damaged(encoded_sessions) | encoded_sessions | encoded_commands
 )
+
+
+@settings(deadline=None)
+@given(st.lists(asked_for | asked_for | wrongly_asked_for, min_size=1, max_size=4), st.integers(0, 60))
 def test_a_batch_of_commands_is_told_from_any_other(entries: list[tuple[int, bytes]], value_limit_bytes: int) -> None:
-    if all(
-        kind in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE)
-        and twin.decode_command(kind, body, value_limit_bytes)[0] == Status.OK
-        for kind, body in entries
-    ):
+    if all(twin.may_be_asked_for(kind, body, value_limit_bytes) for kind, body in entries):
         build(entries).check_commands(value_limit_bytes)
     else:
-        with pytest.raises(ValueError, match=r"neither PUT nor DELETE|not a command"):
+        with pytest.raises(ValueError, match=r"neither PUT, DELETE nor SESSION|not a command"):
             build(entries).check_commands(value_limit_bytes)
+
+
+@pytest.mark.parametrize("kind", [Kind.NOOP, Kind.ENTRY_CONFIG])
+def test_what_only_a_leader_may_write_is_no_command(kind: Kind) -> None:
+    with pytest.raises(ValueError, match="neither PUT, DELETE nor SESSION"):
+        build([(kind, b"")]).check_commands(100)

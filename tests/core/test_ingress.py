@@ -9,7 +9,7 @@ import pytest
 from fastkv._core.apply import Table
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.codes import Consistency, FrameFlag, Kind, Opcode, Status
-from fastkv._core.entry import BatchBuilder, Entry, encode_command
+from fastkv._core.entry import BatchBuilder, Entry, encode_command, encode_session
 from fastkv._core.ingress import Ingress
 from fastkv._core.replies import CallbackSink, Outbox, text_for
 
@@ -131,7 +131,13 @@ WRONG_WRITES = [
     (Opcode.PUT, struct.pack("<HBB", 512, 0, 0) + bytes(512), Status.KEY_TOO_LARGE),
     (Opcode.PUT, put_body(b"k", bytes(VALUE_LIMIT + 1)), Status.VALUE_TOO_LARGE),
     (Opcode.PUT, put_body(b"k", lease=1), Status.UNSUPPORTED),
-    (Opcode.PUT, put_body(b"k", session=(1, 2)), Status.UNSUPPORTED),
+    (Opcode.PUT, put_body(b"k", session=(1, 2))[:12] + bytes(8) + b"k", Status.INVALID_REQUEST),
+    (Opcode.DELETE, put_body(b"k", session=(1, 2))[:20], Status.INVALID_REQUEST),
+    (Opcode.SESSION, b"", Status.INVALID_REQUEST),
+    (Opcode.SESSION, b"\1" + bytes(6), Status.INVALID_REQUEST),
+    (Opcode.SESSION, b"\1" + bytes(8), Status.INVALID_REQUEST),
+    (Opcode.SESSION, bytes(8), Status.INVALID_REQUEST),
+    (Opcode.SESSION, b"\1" + bytes(6) + b"\1", Status.INVALID_REQUEST),
     (Opcode.PUT, put_body(b"k", compare=0, lease=1), Status.UNSUPPORTED),
 ]
 
@@ -140,6 +146,30 @@ WRONG_WRITES = [
 def test_a_wrong_write_is_refused_on_the_spot(door: Door, opcode: int, body: bytes, status: Status) -> None:
     assert door.ask_now(opcode, body) == (status, 0, 0, text_for(status))
     assert door.nothing_taken()
+
+
+def test_a_session_is_opened_with_the_limit_of_this_node(door: Door) -> None:
+    assert door.ask(Opcode.SESSION, b"\1" + bytes(7)) == []
+    door.ingress.session_limit = 77
+    assert door.ask(Opcode.SESSION, b"\1" + bytes(7)) == []
+    taken = door.ingress.take_writes()
+    assert taken is not None
+    assert taken[0].entries() == [Entry(Kind.ENTRY_SESSION, encode_session(limit)) for limit in (4096, 77)]
+
+
+def test_a_session_is_a_write(door: Door) -> None:
+    door.ingress.refuse_writes = Status.NO_SPACE
+    assert door.ask_now(Opcode.SESSION, b"\1" + bytes(7))[0] == Status.NO_SPACE
+    assert door.nothing_taken()
+
+
+def test_writes_of_sessions_and_with_idempotency_keys_are_taken_as_they_are(door: Door) -> None:
+    bodies = [put_body(b"k", b"v", session=(7, 1), compare=3), put_body(b"k", session=(2**63, 0))]
+    for body in bodies:
+        assert door.ask(Opcode.PUT, body) == []
+    taken = door.ingress.take_writes()
+    assert taken is not None
+    assert taken[0].entries() == [Entry(Kind.ENTRY_PUT, body) for body in bodies]
 
 
 def test_the_largest_key_and_value_are_taken(door: Door) -> None:
@@ -193,7 +223,7 @@ def test_an_answer_on_the_spot_wakes_the_node_to_send_it(door: Door, opcode: int
 
 @pytest.mark.parametrize("opcode", [Opcode.SCAN, Opcode.PING, 0])
 def test_other_requests_do_not_come_this_way(door: Door, opcode: int) -> None:
-    with pytest.raises(ValueError, match="neither GET, PUT nor DELETE"):
+    with pytest.raises(ValueError, match="neither GET, PUT, DELETE nor SESSION"):
         door.ingress.submit(door.sink, 1, opcode, b"")
 
 

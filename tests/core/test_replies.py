@@ -77,6 +77,27 @@ def test_results_may_come_in_parts(callers: Callers) -> None:
     ]
 
 
+def test_a_result_that_says_no_is_answered_with_a_text(callers: Callers) -> None:
+    waiters = callers.waiters("a", "b", "c")
+    waiters.deliver(
+        result(Status.SESSION_EXPIRED, 0, 0) + result(Status.INVALID_REQUEST, 0, 0) + result(Status.OK, 0, 4),
+        0,
+        FrameFlag.FORWARDED,
+    )
+    callers.outbox.flush()
+    (_, expired), (_, reused), (_, done) = callers.answers
+    assert expired == (Status.SESSION_EXPIRED, 0, 0, text_for(Status.SESSION_EXPIRED))
+    assert reused[:3] == (Status.INVALID_REQUEST, 0, 0)
+    assert b"came with another command" in reused[3]
+    assert done == (Status.OK, FrameFlag.FORWARDED, 4, b"")
+
+
+def test_a_new_session_is_a_number(callers: Callers) -> None:
+    callers.waiters("a", opcode=Opcode.SESSION).deliver(result(Status.OK, 0, 123), 0)
+    callers.outbox.flush()
+    assert callers.answers == [("a", (Status.OK, 0, 123, b""))]
+
+
 @pytest.mark.parametrize(("results", "start"), [(bytes(32), 2), (bytes(64), 0), (bytes(16), -1), (bytes(17), 0)])
 def test_results_that_are_not_the_waiters(callers: Callers, results: bytes, start: int) -> None:
     waiters = callers.waiters("a", "b", "c")

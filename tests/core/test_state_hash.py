@@ -100,5 +100,5 @@ def test_the_hash_is_that_of_its_index() -> None:
 def test_a_restart_forgets_them() -> None:
     table = Table(nothing)
     table.apply(noops(200), 0, 200, 1)
-    table.restart(5, 4, 3)
+    table.restart(5, 4, 3, [])
     assert (table.revision, table.key_count, table.state_hash, table.hash_points()) == (5, 4, 3, [])

@@ -49,6 +49,11 @@ def digest_bytes(data: bytes, seed: int) -> int:
     return fold(mixed ^ S3, len(data) ^ S4)
 
 
+def digest_numbers(a: int, b: int, c: int, d: int, seed: int) -> int:
+    mixed = fold(a ^ S0, b ^ seed ^ S1)
+    return fold(fold(c ^ S0, d ^ mixed) ^ S3, S4)
+
+
 def digest_record(key: bytes, record: bytes) -> int:
     return digest_bytes(record, digest_bytes(key, OF_KEY))
 

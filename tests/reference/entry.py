@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from fastkv._core.codes import Kind, Status
 
@@ -11,8 +12,18 @@ COMMAND_HEADER = struct.Struct("<HBB")
 COMPARE, WITH_LEASE, WITH_SESSION = 1, 2, 4
 MAX_KEY_BYTES = 511
 
-Command = tuple[int, bytes, bytes, int | None, int | None, tuple[int, int] | None]
-"""Kind, key, value, compare, lease, session."""
+LAST_SEQUENCE = 2**63 - 1
+
+
+class Command(NamedTuple):
+    """A PUT or DELETE."""
+
+    kind: int
+    key: bytes
+    value: bytes
+    compare: int | None
+    lease: int | None
+    session: tuple[int, int] | None
 
 
 def encode_entry(kind: int, body: bytes) -> bytes:
@@ -73,6 +84,8 @@ def decode_command(kind: int, body: bytes, value_limit_bytes: int) -> tuple[Stat
         return Status.INVALID_REQUEST, None
     numbers = list(struct.unpack_from(f"<{count}Q", rest))
     rest = rest[8 * count :]
+    if flags & WITH_SESSION and numbers[-2] < 2**63 and not 1 <= numbers[-1] <= LAST_SEQUENCE:
+        return Status.INVALID_REQUEST, None
     if key_len == 0:
         return Status.INVALID_KEY, None
     if key_len > MAX_KEY_BYTES:
@@ -87,4 +100,13 @@ def decode_command(kind: int, body: bytes, value_limit_bytes: int) -> tuple[Stat
     compare = numbers.pop(0) if flags & COMPARE else None
     lease = numbers.pop(0) if flags & WITH_LEASE else None
     session = (numbers[0], numbers[1]) if flags & WITH_SESSION else None
-    return Status.OK, (kind, key, value, compare, lease, session)
+    return Status.OK, Command(kind, key, value, compare, lease, session)
+
+
+def may_be_asked_for(kind: int, body: bytes, value_limit_bytes: int) -> bool:
+    """Whether a client may have this entry written."""
+    if kind == Kind.ENTRY_SESSION:
+        return len(body) == 8 and body[:4] == b"\1\0\0\0" and 1 <= int.from_bytes(body[4:], "little") <= 65_536
+    if kind in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE):
+        return decode_command(kind, body, value_limit_bytes)[0] == Status.OK
+    return False

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastkv._core.codes import FrameFlag, Kind, Status
-from tests.reference.digest import hash_of
-from tests.reference.entry import decode_command
+from tests.reference.digest import MODULUS, hash_of
+from tests.reference.entry import Command, decode_command
+from tests.reference.sessions import Keyed, Result, Sessions, fingerprint_of
 
 NO_LIMIT = 2**32
 RESULT = struct.Struct("<HBBIQ")
@@ -33,11 +34,13 @@ class Record(NamedTuple):
 
 
 class State:
-    """Keys and their records, and the count of changes."""
+    """Keys and their records, the count of changes, and what is known of clients' writes."""
 
     def __init__(self) -> None:
         self.records: dict[bytes, Record] = {}
         self.revision = 0
+        self.applied_index = 0
+        self.sessions = Sessions()
 
     def get(self, key: bytes) -> bytes | None:
         found = self.records.get(key)
@@ -48,32 +51,63 @@ class State:
         return b"".join(self.apply_one(kind, body) for kind, body in entries)
 
     def apply_one(self, kind: int, body: bytes) -> bytes:
+        self.applied_index += 1
+        if kind == Kind.ENTRY_SESSION:
+            opened, limit = struct.unpack("<II", body)
+            assert opened == 1
+            self.sessions.open(self.applied_index, limit)
+            return result(Status.OK, 0, self.applied_index)
         if kind not in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE):
             return result(Status.OK, 0, self.revision)
         status, command = decode_command(kind, body, NO_LIMIT)
         assert status == Status.OK
         assert command is not None
-        _, key, value, compare, lease, _ = command
+        return result(*self.apply_once(command))
+
+    def apply_once(self, command: Command) -> Result:
+        """A command, if it has not been applied before."""
+        if command.session is None:
+            return self.apply_command(command)
+        client, sequence = command.session
+        if client >= 2**63:
+            return self.apply_keyed(command, client, sequence)
+        known = self.sessions.recall(client, sequence, self.applied_index)
+        if known == "new":
+            known = self.apply_command(command)
+            self.sessions.remember(client, sequence, known)
+        return known if isinstance(known, Result) else Result(Status.SESSION_EXPIRED, 0, 0)
+
+    def apply_keyed(self, command: Command, high: int, low: int) -> Result:
+        fingerprint = fingerprint_of(*command[:5])
+        known = self.sessions.recall_key(high, low, fingerprint)
+        if known == "new":
+            known = self.apply_command(command)
+            self.sessions.remember_key(Keyed(high, low, self.applied_index, fingerprint, known))
+        return known if isinstance(known, Result) else Result(Status.INVALID_REQUEST, 0, 0)
+
+    def apply_command(self, command: Command) -> Result:
+        kind, key, value, compare, lease, _ = command
         old = self.records.get(key)
         current = old.mod_revision if old else 0
         if compare is not None and compare != current:
-            return result(Status.PRECONDITION_FAILED, 0, current)
+            return Result(Status.PRECONDITION_FAILED, 0, current)
         if kind == Kind.ENTRY_DELETE:
             if old is None:
-                return result(Status.KEY_NOT_FOUND, 0, self.revision)
+                return Result(Status.KEY_NOT_FOUND, 0, self.revision)
             self.revision += 1
             del self.records[key]
-            return result(Status.OK, 0, self.revision)
+            return Result(Status.OK, 0, self.revision)
         self.revision += 1
         if old is None:
             self.records[key] = Record(self.revision, self.revision, 1, lease or 0, value)
-            return result(Status.OK, FrameFlag.CREATED, self.revision)
+            return Result(Status.OK, FrameFlag.CREATED, self.revision)
         self.records[key] = Record(self.revision, old.create_revision, old.version + 1, lease or 0, value)
-        return result(Status.OK, 0, self.revision)
+        return Result(Status.OK, 0, self.revision)
 
     @property
     def state_hash(self) -> int:
-        return hash_of((key, record.encode()) for key, record in self.records.items())
+        data = hash_of((key, record.encode()) for key, record in self.records.items())
+        return (data + self.sessions.digest()) % MODULUS
 
     def snapshot(self) -> Snapshot:
         return Snapshot(dict(self.records), self.revision)
@@ -103,7 +137,7 @@ class Snapshot:
         return page, count, last, False
 
 
-def result(status: Status, flags: int, revision: int) -> bytes:
+def result(status: int, flags: int, revision: int) -> bytes:
     return RESULT.pack(status, flags, 0, 0, revision)
 
 

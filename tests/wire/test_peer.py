@@ -190,5 +190,5 @@ def test_forward_that_no_node_sends_is_refused(body: bytes) -> None:
 
 @given(u8.filter(lambda kind: kind not in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE)))
 def test_only_commands_are_forwarded(kind: int) -> None:
-    with pytest.raises(ValueError, match="neither PUT nor DELETE"):
+    with pytest.raises(ValueError, match="neither PUT, DELETE nor SESSION"):
         decode_forward(forward_body([(kind, PUT[1])]))
