@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,59 @@ class StoreFull(Exception):
 
 class StorePinned(StoreFull):
     """There is no room for a checkpoint until the open views are closed."""
+
+
+class ImageRefused(ValueError):
+    """What was sent is no snapshot that this node can use. It was removed, and nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """A snapshot: a copy of a store as of a checkpoint, byte for byte, for another node."""
+
+    applied_index: int
+    applied_term: int
+    nbytes: int
+    checksum: int
+    """xxh3_64 of all bytes."""
+    kind: str
+    """What made it; only a store of that kind can take it in."""
+
+
+class Image(Protocol):
+    """An image, open for reading."""
+
+    @property
+    def info(self) -> ImageInfo: ...
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes from `offset` on; fewer than asked for only at the end."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Incoming(Protocol):
+    """An image that is being taken in. A break, or a restart, loses nothing."""
+
+    offset: int
+    """Bytes that are here: where to go on."""
+
+    def write(self, data: bytes) -> None:
+        """The bytes at `offset`. OSError where the disk is full or fails."""
+
+    def finish(self, done: Callable[[BaseException | None], None]) -> None:
+        """All is here: verify it, away from the loop, and make it ready for `Store.install`.
+
+        `done` is called on the loop: with None, with ImageRefused where it is not what was announced, and with OSError
+        where the disk fails.
+        """
+
+    def close(self) -> None:
+        """Go on another time."""
+
+    def abort(self) -> None:
+        """Forget what is here."""
 
 
 class StoreView(Protocol):
@@ -60,6 +113,23 @@ class Store(Protocol):
 
         `items` may be called, and iterated, on another thread. `done` is called on the loop: with None, or with what
         went wrong (StoreFull where trying again makes sense); then nothing has changed.
+        """
+
+    def image(self, done: Callable[[Any, BaseException | None], None]) -> None:
+        """Make an `Image` of the newest checkpoint, away from the loop; `done(image, error)` is called on the loop.
+
+        The newest image is kept and given out again while there is no newer checkpoint. StoreFull where there is no
+        room for one. Several may ask at a time; each closes what it gets.
+        """
+
+    def receive(self, info: ImageInfo) -> Incoming:
+        """Begin to take in an image, or go on where it was left off. ImageRefused where it is of no use."""
+
+    def install(self) -> StoreMeta:
+        """Put the image that was received and finished in the place of this store's content. Synchronous, and short.
+
+        Only while no checkpoint is under way and no view is open. The caller has made sure that the log restarts behind
+        it: from `finish` on, the next start completes what a crash interrupts here.
         """
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import logging
 import mmap
 import os
 import queue
-import struct
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,23 +24,28 @@ from pathlib import Path
 import lmdb
 
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import StoreFull, StoreMeta, StorePinned
+from fastkv.kv.store import ImageInfo, ImageRefused, StoreFull, StoreMeta, StorePinned
+from fastkv.storage.lmdb_format import (
+    DATA_FILE,
+    IDENTITY_KEY,
+    META_KEY,
+    NAMED_DATABASES,
+    decode_meta,
+    encode_meta,
+    identity_of,
+)
+from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image
 from fastkv.storage.wal_recovery import sync_directory
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-META_KEY = b"meta"
-IDENTITY_KEY = b"identity"
-_META = struct.Struct("<IIQQQQ")
-NAMED_DATABASES = 4
 SPARE_READERS = 16
-DATA_FILE = "data.mdb"
 PAGE_BYTES = 4096
 SPARE_BYTES = 1 << 20
 
 Done = Callable[[BaseException | None], None]
 Items = Callable[[], Iterable[tuple[bytes, bytes | None]]]
+ImageDone = Callable[[LmdbImage | None, BaseException | None], None]
 
 
 class LmdbView:
@@ -92,18 +97,33 @@ class LmdbStore:
         poster: Callable[..., object],
         snapshots: int = 64,
     ) -> None:
+        exchange(path)      # an installation that a crash has interrupted; the log has restarted behind it by now
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._cluster = cluster
+        self._node_id = node_id
         self._poster = poster
+        self._snapshots = snapshots
         self._views = 0
         self._closed = False
         self._wanted_map_bytes = map_bytes
+        self._image: tuple[Path, ImageInfo] | None = None
+        self._image_wanted: list[ImageDone] = []
+        self._image_directory = path.with_name("snapshots")
+        shutil.rmtree(self._image_directory, ignore_errors=True)    # images are copies: none outlives its process
+        self._open()
+        self._jobs: queue.SimpleQueue[tuple[Items, StoreMeta, Done] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        path = self._path
         try:
             self._environment = lmdb.open(
                 str(path),
-                map_size=map_bytes,
+                map_size=self._wanted_map_bytes,
                 max_dbs=NAMED_DATABASES,
-                max_readers=snapshots + SPARE_READERS,
+                max_readers=self._snapshots + SPARE_READERS,
                 sync=True,
                 metasync=True,
                 writemap=False,
@@ -117,7 +137,7 @@ class LmdbStore:
                 log.info("cleared %d stale readers of %s", stale, path)
             self.data = self._environment.open_db(b"data")
             self._meta_db = self._environment.open_db(b"meta")
-            self._meta = self._open_meta(f"{cluster}\0{node_id}".encode())
+            self._meta = self._open_meta(identity_of(self._cluster, self._node_id))
             sync_directory(path)        # LMDB syncs its file, not the file's name
         except BaseException as error:
             self._environment.close()
@@ -125,9 +145,6 @@ class LmdbStore:
                 raise cannot_open(path, error) from error
             raise
         self._reader = self._environment.begin(db=self.data)
-        self._jobs: queue.SimpleQueue[tuple[Items, StoreMeta, Done] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self._thread.start()
 
     def _open_meta(self, identity: bytes) -> StoreMeta:
         with self._environment.begin(db=self._meta_db) as transaction:
@@ -246,11 +263,69 @@ class LmdbStore:
             self._meta = meta
         done(error)
 
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def image(self, done: ImageDone) -> None:
+        """A copy of the newest checkpoint, for others; see `kv.store.Store`. It is made on a thread, one at a time."""
+        if self._image is not None and self._image[1].applied_index == self._meta.applied_index:
+            done(LmdbImage(*self._image), None)
+            return
+        self._image_wanted.append(done)
+        if len(self._image_wanted) == 1:
+            self._imager = threading.Thread(target=self._make_image, name="image", daemon=True)
+            self._imager.start()
+
+    def _make_image(self) -> None:
+        made: tuple[Path, ImageInfo] | None = None
+        error: BaseException | None = None
+        try:
+            made = make_image(self._environment, self._image_directory)
+        except Exception as failure:        # whatever it is, the loop has to hear of it
+            full = is_no_space(failure) or is_short_write(failure)
+            error = StoreFull(f"no room for a snapshot: {failure}") if full else failure
+        self._poster(self._image_made, made, error)
+
+    def _image_made(self, made: tuple[Path, ImageInfo] | None, error: BaseException | None) -> None:
+        wanted, self._image_wanted = self._image_wanted, []
+        if self._closed:
+            return
+        before = self._image
+        if made is not None:
+            self._image = made
+            if before is not None and before[0] != made[0]:
+                before[0].unlink(missing_ok=True)       # whoever still reads it has it open
+        for done in wanted:
+            done(None if made is None else LmdbImage(*made), error)
+
+    def receive(self, info: ImageInfo) -> Incoming:
+        """Begin to take in another node's image, or go on; see `kv.store.Store`."""
+        if info.kind != KIND:
+            raise ImageRefused(f"a snapshot of kind {info.kind!r} is of no use here; this node's are {KIND!r}")
+        if info.applied_index <= self._meta.applied_index:
+            raise ImageRefused(
+                f"the snapshot ends with entry {info.applied_index}, this store with {self._meta.applied_index}"
+            )
+        return Incoming(self._path, info, cluster=self._cluster, node_id=self._node_id, poster=self._poster)
+
+    def install(self) -> StoreMeta:
+        """Take the place of what was: see `kv.store.Store`. No checkpoint is under way, and no view is open."""
+        assert not self._views, "a view is open"
+        while self._image_wanted and self._imager.is_alive():
+            self._imager.join()         # it reads the store that is about to go
+        self._image = None
+        self._reader.abort()
+        self._environment.close()
+        exchange(self._path)
+        self._open()
+        return self._meta
+
     def close(self) -> None:
         """Finish the checkpoint under way, then let go of the files. Views must be closed before."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join()
+        if self._image_wanted:
+            self._imager.join()
         self._reader.abort()
         self._environment.close()
 
@@ -258,21 +333,6 @@ class LmdbStore:
 def cannot_open(path: Path, error: lmdb.Error) -> StorageError:
     """What LMDB has against the file."""
     return StorageError(f"the store in {path} cannot be opened: {error}")
-
-
-def encode_meta(meta: StoreMeta) -> bytes:
-    """The meta record: `u32 format | u32 0 | u64 applied index | u64 applied term | u64 revision | u64 key count`."""
-    return _META.pack(FORMAT, 0, meta.applied_index, meta.applied_term, meta.revision, meta.key_count)
-
-
-def decode_meta(stored: bytes, path: Path) -> StoreMeta:
-    """StorageError for a format that this version does not know."""
-    if len(stored) != _META.size:
-        raise StorageError(f"the store in {path} has a meta record of {len(stored)} bytes")
-    version, _, applied_index, applied_term, revision, key_count = _META.unpack(stored)
-    if version != FORMAT:
-        raise StorageError(f"the store in {path} has format {version}; this version of fastkv reads format {FORMAT}")
-    return StoreMeta(applied_index, applied_term, revision, key_count)
 
 
 def can_map(nbytes: int) -> bool:

@@ -1,15 +1,22 @@
 """The state machine's store in memory, for simulations: a checkpoint is durable when the simulator says so.
 
 What is on the "disk" is a `StoredState`, which outlives the store as a disk outlives a process. A crash before
-`complete` loses a checkpoint whole; data and applied index always move together.
+`complete` loses a checkpoint whole; data and applied index always move together. Images take as long as the simulator
+says, too: what `image` and `finish` are to answer waits for `step`.
 """
 
 from __future__ import annotations
 
+import pickle
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fastkv.kv.store import StoreMeta
+from xxhash import xxh3_64_intdigest
+
+from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
+
+KIND = "memory"
 
 
 @dataclass
@@ -18,6 +25,77 @@ class StoredState:
 
     records: dict[bytes, bytes] = field(default_factory=dict)
     meta: StoreMeta = field(default_factory=StoreMeta)
+    part: tuple[ImageInfo, bytes] | None = None
+    """An image that is being taken in, as far as it is here."""
+    ready: StoredState | None = None
+    """An image that was finished and not installed yet: what the next start completes."""
+
+    def pending_install(self) -> tuple[int, int] | None:
+        """(index, term) of a snapshot whose installation was begun and not completed."""
+        return None if self.ready is None else (self.ready.meta.applied_index, self.ready.meta.applied_term)
+
+    def exchange(self) -> None:
+        """Put what is ready in the place of what was."""
+        if self.ready is not None:
+            self.records, self.meta, self.ready = self.ready.records, self.ready.meta, None
+
+    def crash(self) -> None:
+        """The power goes: of an image that is being taken in nothing was synced."""
+        self.part = None
+
+
+class MemoryImage:
+    """A `kv.store.Image`."""
+
+    def __init__(self, info: ImageInfo, content: bytes) -> None:
+        self.info = info
+        self._content = content
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self._content[offset : offset + nbytes]
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+
+class MemoryIncoming:
+    """A `kv.store.Incoming`."""
+
+    def __init__(self, store: MemoryStore, disk: StoredState, info: ImageInfo) -> None:
+        self._store = store
+        self._disk = disk
+        self._info = info
+        if disk.part is None or disk.part[0] != info:
+            disk.part = info, b""
+
+    @property
+    def offset(self) -> int:
+        assert self._disk.part is not None
+        return len(self._disk.part[1])
+
+    def write(self, data: bytes) -> None:
+        assert self._disk.part is not None
+        self._disk.part = self._info, self._disk.part[1] + data
+
+    def finish(self, done: Callable[[BaseException | None], None]) -> None:
+        self._store.jobs.append(lambda: done(self._verify()))
+
+    def _verify(self) -> BaseException | None:
+        assert self._disk.part is not None
+        content, self._disk.part = self._disk.part[1], None
+        if len(content) != self._info.nbytes or xxh3_64_intdigest(content) != self._info.checksum:
+            return ImageRefused("the snapshot is not what was announced")
+        records, meta = pickle.loads(content)       # of our own making: checked, and never from outside a simulation
+        if (meta.applied_index, meta.applied_term) != (self._info.applied_index, self._info.applied_term):
+            return ImageRefused("the snapshot ends with another entry than was announced")
+        self._disk.ready = StoredState(records, meta)
+        return None
+
+    def close(self) -> None:
+        """What is here stays."""
+
+    def abort(self) -> None:
+        self._disk.part = None
 
 
 class MemoryView:
@@ -38,7 +116,10 @@ class MemoryStore:
     """A `kv.store.Store`."""
 
     def __init__(self, disk: StoredState) -> None:
+        disk.exchange()
         self._disk = disk
+        self.jobs: deque[Callable[[], None]] = deque()
+        """What was asked for and takes a while; see `step`."""
         self._pending: tuple[dict[bytes, bytes | None], StoreMeta, Callable[[BaseException | None], None]] | None = None
 
     @property
@@ -83,6 +164,35 @@ class MemoryStore:
         (_, _, done), self._pending = self._pending, None
         done(error)
 
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """The oldest of `jobs` is done."""
+        self.jobs.popleft()()
+
+    def image(self, done: Callable[[MemoryImage | None, BaseException | None], None]) -> None:
+        self.jobs.append(lambda: done(self._make_image(), None))
+
+    def _make_image(self) -> MemoryImage:
+        disk = self._disk
+        content = pickle.dumps((dict(sorted(disk.records.items())), disk.meta), protocol=5)
+        meta = disk.meta
+        info = ImageInfo(meta.applied_index, meta.applied_term, len(content), xxh3_64_intdigest(content), KIND)
+        return MemoryImage(info, content)
+
+    def receive(self, info: ImageInfo) -> MemoryIncoming:
+        if info.kind != KIND:
+            raise ImageRefused(f"a snapshot of kind {info.kind!r} is of no use here")
+        if info.applied_index <= self._disk.meta.applied_index:
+            raise ImageRefused("the snapshot is older than this store")
+        return MemoryIncoming(self, self._disk, info)
+
+    def install(self) -> StoreMeta:
+        assert self._pending is None, "a checkpoint is under way"
+        self._disk.exchange()
+        return self._disk.meta
+
     def close(self) -> None:
         """A checkpoint under way is lost, as in a crash."""
         self._pending = None
+        self.jobs.clear()

@@ -87,12 +87,12 @@ def test_another_nodes_store_is_refused(tmp_path: Path, cluster: str, node_id: s
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     Opened(tmp_path).store.close()
-    raw(tmp_path, lambda transaction, _: transaction.put(META_KEY, struct.pack("<IIQQQQ", 2, 0, 1, 1, 1, 1)))
-    with pytest.raises(StorageError, match=r"has format 2; this version of fastkv reads format 1"):
+    raw(tmp_path, lambda transaction, _: transaction.put(META_KEY, struct.pack("<IIQQQQ", 1, 0, 1, 1, 1, 1)))
+    with pytest.raises(StorageError, match=r"has format 1; this version of fastkv reads format 2"):
         Opened(tmp_path)
 
 
-@pytest.mark.parametrize("stored", [b"", b"\1\0\0\0"])
+@pytest.mark.parametrize("stored", [b"", b"\2\0\0\0"])
 def test_a_meta_record_of_another_length_is_refused(tmp_path: Path, stored: bytes) -> None:
     Opened(tmp_path).store.close()
     raw(tmp_path, lambda transaction, _: transaction.put(META_KEY, stored))

@@ -1,0 +1,259 @@
+"""Images of an LMDB store: how a whole state travels from one node to another.
+
+A checkpoint leaves a whole state in the store, with its applied index in the same transaction. So a snapshot costs no
+pause: LMDB copies the tree of the newest checkpoint, compacted, into a file, on a thread and without the interpreter's
+lock, while reads and further checkpoints go on. The file is made under another name, checksummed, synced, renamed, and
+the directory synced; only then is there an image.
+
+On the receiving side the bytes grow in `store.part`, which survives a break and a restart. When all are there they are
+verified - length, checksum, that it is a store, of this cluster, at the announced index - and made this node's own; the
+rename to `store.ready` is the moment from which the installation will be completed, whatever happens:
+
+| on the disk | the node's start makes of it |
+|---|---|
+| `store.part` | nothing; a fetch of the same image goes on from there |
+| `store.ready` | the log restarts behind it, then it takes the place of `store` |
+| `store.old` | what was replaced: removed |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import lmdb
+from xxhash import xxh3_64
+
+from fastkv.errors import StorageError
+from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
+from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
+from fastkv.storage.wal_recovery import sync_directory
+
+KIND = "lmdb-0.9"
+INFO_FILE = "info.json"
+LOCK_FILE = "lock.mdb"
+READ_BYTES = 1 << 20
+WRITEBACK_BYTES = 8 << 20
+"""A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""
+
+Done = Callable[[BaseException | None], None]
+
+
+class LmdbImage:
+    """A finished image, open for reading."""
+
+    def __init__(self, path: Path, info: ImageInfo) -> None:
+        self.path = path
+        self.info = info
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes from `offset` on; fewer than asked for only at the end."""
+        return os.pread(self._fd, nbytes, offset)
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, ImageInfo]:
+    """Copy the newest checkpoint into a file of `directory`; to be called on a thread. OSError, lmdb.Error."""
+    directory.mkdir(exist_ok=True)
+    unfinished = directory / "copy.tmp"
+    read_end, write_end = os.pipe()
+    failed: list[BaseException] = []
+
+    def copy() -> None:
+        try:
+            environment.copyfd(write_end, compact=True)
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            os.close(write_end)
+
+    copier = threading.Thread(target=copy, name="copy of the store")
+    copier.start()
+    try:
+        digest, nbytes = _write_paced(read_end, unfinished)
+    finally:
+        os.close(read_end)      # a copier that still writes ends with EPIPE
+        copier.join()
+    if failed:
+        raise failed[0]
+    meta, _ = read_meta(unfinished)
+    info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
+    path = directory / f"{meta.applied_index:016x}-{meta.applied_term:016x}.image"
+    unfinished.rename(path)
+    sync_directory(directory)
+    return path, info
+
+
+def _write_paced(source: int, target: Path) -> tuple[int, int]:
+    """Everything from a descriptor into a file, synced as it grows: (checksum, length)."""
+    checksum, nbytes, unsynced = xxh3_64(), 0, 0
+    with target.open("wb", buffering=0) as file:
+        while piece := os.read(source, READ_BYTES):
+            checksum.update(piece)
+            left = memoryview(piece)
+            while left:
+                left = left[file.write(left) :]
+            nbytes += len(piece)
+            unsynced += len(piece)
+            if unsynced >= WRITEBACK_BYTES:
+                os.fdatasync(file.fileno())
+                unsynced = 0
+        os.fsync(file.fileno())
+    return checksum.intdigest(), nbytes
+
+
+def read_meta(path: Path) -> tuple[StoreMeta, bytes]:
+    """How far an image goes, and whose store it was copied from. StorageError where it is no store."""
+    try:
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=4)
+    except lmdb.Error as error:
+        raise StorageError(f"{path} is no store: {error}") from error
+    try:
+        meta_db = environment.open_db(b"meta", create=False)
+        with environment.begin(db=meta_db) as transaction:
+            stored, identity = transaction.get(META_KEY), transaction.get(IDENTITY_KEY)
+    except lmdb.Error as error:
+        raise StorageError(f"{path} is no store of fastkv: {error}") from error
+    finally:
+        environment.close()
+    if stored is None or identity is None:
+        raise StorageError(f"{path} does not say what it is a store of")
+    return decode_meta(stored, path), identity
+
+
+class Incoming:
+    """An image on its way here. Everything but `finish` is quick; a break, or a restart, loses nothing."""
+
+    def __init__(
+        self, store: Path, info: ImageInfo, *, cluster: str, node_id: str, poster: Callable[..., object]
+    ) -> None:
+        self.info = info
+        self._part = store.with_name("store.part")
+        self._ready = store.with_name("store.ready")
+        self._cluster = cluster
+        self._node_id = node_id
+        self._poster = poster
+        self._fd = -1
+        self.offset = self._open()
+        """Bytes that are here: where to go on."""
+
+    def _open(self) -> int:
+        said = json.dumps(asdict(self.info), sort_keys=True)
+        info = self._part / INFO_FILE
+        if not info.exists() or info.read_text() != said:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir()
+            info.write_text(said)
+        self._fd = os.open(self._part / DATA_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        size = os.fstat(self._fd).st_size
+        if size > self.info.nbytes:
+            os.ftruncate(self._fd, 0)
+            size = 0
+        return size
+
+    def write(self, data: bytes) -> None:
+        """The bytes at `offset`. OSError where the disk is full or fails."""
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._fd, left, self.offset)
+            left, self.offset = left[written:], self.offset + written
+
+    def finish(self, done: Done) -> None:
+        """Everything is here: verify it, on a thread, and make it ready to be installed; `done` comes on the loop.
+
+        With ImageRefused where it is not what was announced: then it is removed. With OSError where the disk fails.
+        """
+
+        def work() -> None:
+            error: BaseException | None = None
+            try:
+                self._verify()
+            except (StorageError, ImageRefused, lmdb.Error) as wrong:
+                shutil.rmtree(self._part, ignore_errors=True)
+                error = wrong if isinstance(wrong, ImageRefused) else ImageRefused(str(wrong))
+            except OSError as failure:
+                error = failure
+            self._poster(done, error)
+
+        threading.Thread(target=work, name="snapshot", daemon=True).start()
+
+    def _verify(self) -> None:
+        info, data = self.info, self._part / DATA_FILE
+        os.fsync(self._fd)
+        checksum, nbytes = xxh3_64(), 0
+        while piece := os.pread(self._fd, READ_BYTES, nbytes):
+            checksum.update(piece)
+            nbytes += len(piece)
+        self.close()
+        if nbytes != info.nbytes:
+            raise ImageRefused(f"the snapshot has {nbytes} bytes, and {info.nbytes} were announced")
+        if checksum.intdigest() != info.checksum:
+            raise ImageRefused("the snapshot's checksum is wrong: it was altered on its way, or on a disk")
+        meta, identity = read_meta(data)
+        cluster = identity.decode(errors="replace").partition("\0")[0]
+        if cluster != self._cluster:
+            raise ImageRefused(f"the snapshot is of cluster {cluster!r}, and this node belongs to {self._cluster!r}")
+        if (meta.applied_index, meta.applied_term) != (info.applied_index, info.applied_term):
+            raise ImageRefused(
+                f"the snapshot ends with entry {meta.applied_index} of term {meta.applied_term}, and "
+                f"{info.applied_index} of term {info.applied_term} was announced"
+            )
+        _make_ours(self._part, identity_of(self._cluster, self._node_id))
+        (self._part / INFO_FILE).unlink()
+        (self._part / LOCK_FILE).unlink(missing_ok=True)
+        sync_directory(self._part)
+        shutil.rmtree(self._ready, ignore_errors=True)
+        self._part.rename(self._ready)
+        sync_directory(self._ready.parent)
+
+    def close(self) -> None:
+        """Go on another time. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def abort(self) -> None:
+        """Forget what is here."""
+        self.close()
+        shutil.rmtree(self._part, ignore_errors=True)
+
+
+def _make_ours(directory: Path, identity: bytes) -> None:
+    """An image is a copy of another node's store, and says so."""
+    map_bytes = max(1 << 20, 2 * (directory / DATA_FILE).stat().st_size)
+    with lmdb.open(str(directory), max_dbs=4, map_size=map_bytes) as environment:
+        meta_db = environment.open_db(b"meta", create=False)
+        with environment.begin(db=meta_db, write=True) as transaction:
+            transaction.put(IDENTITY_KEY, identity)
+
+
+def pending_install(store: Path) -> tuple[int, int] | None:
+    """(index, term) of a snapshot whose installation was begun and not completed; None where there is none."""
+    ready = store.with_name("store.ready")
+    if not ready.exists():
+        return None
+    meta, _ = read_meta(ready / DATA_FILE)
+    return meta.applied_index, meta.applied_term
+
+
+def exchange(store: Path) -> None:
+    """Put `store.ready`, where there is one, in the place of `store`. Any crash leaves something to go on from."""
+    ready, old = store.with_name("store.ready"), store.with_name("store.old")
+    if ready.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if store.exists():
+            store.rename(old)
+        ready.rename(store)
+        sync_directory(store.parent)
+    shutil.rmtree(old, ignore_errors=True)
