@@ -11,13 +11,22 @@ from fastkv._core.codes import FrameFlag, Kind, Status
 from fastkv._core.entry import encode_command
 from fastkv.config import Limits
 from fastkv.server.http.context import Context
-from fastkv.server.http.params import Params, etag_listed, invalid, key_from_path, shown, write_condition
+from fastkv.server.http.params import (
+    Params,
+    etag_listed,
+    idempotency_key,
+    invalid,
+    key_from_path,
+    shown,
+    write_condition,
+)
 from fastkv.server.http.request import Request
 from fastkv.server.http.responses import BYTES, HttpError, error_from_status, etag, json_body, set_bytes
 from fastkv.wire.client import STALE_PREFIX_BYTES, decode_record, decode_stale_prefix
 
 # As plain integers: an IntEnum's members cost a lookup and a slow comparison each.
 _OK, _KEY_NOT_FOUND, _PRECONDITION_FAILED = map(int, (Status.OK, Status.KEY_NOT_FOUND, Status.PRECONDITION_FAILED))
+_INVALID_REQUEST = int(Status.INVALID_REQUEST)
 _CREATED, _STALE = int(FrameFlag.CREATED), int(FrameFlag.STALE)
 _PUT, _DELETE = int(Kind.ENTRY_PUT), int(Kind.ENTRY_DELETE)
 _PREFIX_BYTES = len(b"/kv/")
@@ -29,13 +38,15 @@ def put(context: Context, request: Request) -> None:
     """`PUT /kv/{key}`: 201 for a new key, 200 for one that was there."""
     request.key = key_from_path(request.path[_PREFIX_BYTES:])
     compare = write_condition(request.query, request.headers)
+    once = idempotency_key(request.headers)
     request.value = value_from_body(request, context.limits)
     data = request.value.encode() if isinstance(request.value, str) else request.value
     if len(data) > context.limits.value_bytes:
         message = f"a value has at most {context.limits.value_bytes} bytes, this one has {len(data)}"
         raise HttpError(413, "VALUE_TOO_LARGE", message)
     request.finish = _put_done
-    context.service.write(_PUT, encode_command(_PUT, request.key, data, compare=compare), request.deliver)
+    command = encode_command(_PUT, request.key, data, compare=compare, session=once)
+    context.service.write(_PUT, command, request.deliver)
 
 
 def _put_done(request: Request, status: int, flags: int, revision: int, payload: bytes) -> None:
@@ -58,7 +69,8 @@ def delete(context: Context, request: Request) -> None:
     request.key = key_from_path(request.path[_PREFIX_BYTES:])
     compare = write_condition(request.query, request.headers)
     request.finish = _delete_done
-    context.service.write(_DELETE, encode_command(_DELETE, request.key, compare=compare), request.deliver)
+    command = encode_command(_DELETE, request.key, compare=compare, session=idempotency_key(request.headers))
+    context.service.write(_DELETE, command, request.deliver)
 
 
 def _delete_done(request: Request, status: int, flags: int, revision: int, payload: bytes) -> None:
@@ -195,4 +207,8 @@ def _write_error(request: Request, status: int, revision: int, payload: bytes) -
         return precondition_failed(request.key, revision)
     members: dict[str, Any] = {}
     set_bytes(members, "key", request.key)
+    if status == _INVALID_REQUEST and b"idempotency-key" in request.headers:
+        # The command is made here, so that there is nothing else that could be wrong with it.
+        message = "that Idempotency-Key came with another write before; nothing was changed"
+        return HttpError(422, "IDEMPOTENCY_KEY_REUSED", message, members=members)
     return error_from_status(status, payload, members)

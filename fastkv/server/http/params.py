@@ -6,6 +6,7 @@ that exist are there to make a write safe or a read exact, and being ignored is 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NoReturn
@@ -16,6 +17,9 @@ from fastkv.server.http.responses import HttpError
 MAX_KEY_BYTES = 511
 """LMDB's bound, and so the cluster's."""
 MAX_REVISION = 2**64 - 1
+MAX_IDEMPOTENCY_KEY_BYTES = 256
+IS_IDEMPOTENCY_KEY = 1 << 63
+"""Set in a command's client id: what follows is no session's."""
 
 _HEX_DIGITS = "0123456789abcdefABCDEF"
 _BYTE_OF = {f"{high}{low}".encode(): bytes([int(high + low, 16)]) for high in _HEX_DIGITS for low in _HEX_DIGITS}
@@ -27,6 +31,7 @@ _CONSISTENCY = {
 }
 _TRUTH = {b"1": True, b"true": True, b"0": False, b"false": False}
 _DIGITS = re.compile(rb"[0-9]{1,20}")
+_VISIBLE = re.compile(rb"[!-~]{1,256}")
 _ONE_ETAG = re.compile(rb'("?)([0-9]{1,20})\1')
 _ETAGS = re.compile(rb'(?:W/)?"([^"]*)"')
 
@@ -148,8 +153,6 @@ def write_condition(query: bytes, headers: Mapping[bytes, bytes]) -> int | None:
     params = Params(query, ("if_revision", "ttl"))
     if params.given("ttl"):
         invalid("ttl is not supported yet: keys do not expire in this release")
-    if b"idempotency-key" in headers:
-        invalid("Idempotency-Key is not supported yet, so a retry could apply this write twice; use if_revision")
     conditions = []
     if params.given("if_revision"):
         conditions.append(params.number("if_revision", 0, low=0, high=MAX_REVISION))
@@ -169,6 +172,20 @@ def _if_match(value: bytes) -> int:
     if match is None or not 1 <= int(match[2]) <= MAX_REVISION:
         invalid('If-Match on a write is one ETag, which is a revision of 1 or more in quotes: "42"')
     return int(match[2])
+
+
+def idempotency_key(headers: Mapping[bytes, bytes]) -> tuple[int, int] | None:
+    """What a command carries of the header `Idempotency-Key`: 127 bits of a hash of its text; None without one.
+
+    The texts are the clients' own, so that only a cryptographic hash keeps one from meeting another's by intent.
+    """
+    text = headers.get(b"idempotency-key")
+    if text is None:
+        return None
+    if not _VISIBLE.fullmatch(text):
+        invalid(f"Idempotency-Key is one text of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} visible ASCII characters")
+    digest = hashlib.blake2b(text, digest_size=16, person=b"idempotency-key").digest()
+    return int.from_bytes(digest[:8], "little") | IS_IDEMPOTENCY_KEY, int.from_bytes(digest[8:], "little")
 
 
 def etag_listed(value: bytes, revision: int) -> bool:

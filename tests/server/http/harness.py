@@ -57,6 +57,8 @@ class FakeService:
     nodes: dict[str, dict[str, Any]] = field(default_factory=lambda: NODES)
     snapshots: dict[int, list[tuple[bytes, Stored]]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    once: list[tuple[int, ...] | None] = field(default_factory=list)
+    """The idempotency key of each write."""
     fault: Exception | None = None
 
     @property
@@ -79,6 +81,9 @@ class FakeService:
         if flags & 1:
             (compare,) = struct.unpack_from("<Q", rest)
             rest = rest[8:]
+        self.once.append(struct.unpack_from("<QQ", rest) if flags & 4 else None)
+        if flags & 4:
+            rest = rest[16:]
         key, value = rest[:key_bytes], rest[key_bytes:]
         self.asked.append(("put" if kind == Kind.ENTRY_PUT else "delete", (key, value, compare)))
         before = self.data.get(key)
