@@ -7,16 +7,15 @@ that is durable. So at any moment the store has a whole state, and memory all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastkv._core.apply import Table
 from fastkv._core.buffer import WriteBuffer
 from fastkv._core.memtable import Memtable
 from fastkv._core.snapshot import TableSnapshot
 from fastkv.kv.snapshots import HeldSnapshots, decode_cursor, encode_cursor
-from fastkv.kv.store import Store, StoreFull, StoreMeta, StorePinned
+from fastkv.kv.store import Changes, Store, StoreFull, StoreMeta, StorePinned
 from fastkv.log_types import Segment
 
 HARD_LIMIT = 4
@@ -73,7 +72,7 @@ class StateMachine:
         self._checkpoint_age_ticks = checkpoint_age_ticks
         self._retry_ticks = retry_ticks
         meta = store.meta
-        self.table = Table(store.get, meta.revision, meta.key_count, meta.state_hash)
+        self.table = Table(store.get, meta.revision, meta.key_count, meta.state_hash, store.sessions())
         self.applied_index = meta.applied_index
         self.applied_term = meta.applied_term
         self.membership = meta.membership
@@ -86,7 +85,7 @@ class StateMachine:
         self._fatal: BaseException | None = None
         self._log_bytes = 0
         self._age = 0
-        self._frozen: tuple[Memtable, StoreMeta] | None = None
+        self._frozen: _Frozen | None = None
         self._writing = False
         self._retry_in = 0
 
@@ -192,18 +191,17 @@ class StateMachine:
                 self.state_hash,
                 self.membership,
             )
-            self._frozen = self.table.rotate(), meta
+            self._frozen = _Frozen(self.table.rotate(), self.table.take_session_changes(), meta)
             self._log_bytes = self._age = 0
-        frozen, meta = self._frozen
         self._writing = True
-        self._store.checkpoint(items_of(frozen), meta, self._checkpoint_done)
+        self._store.checkpoint(self._frozen.changes, self._frozen.meta, self._checkpoint_done)
 
     def _checkpoint_done(self, error: BaseException | None) -> None:
         assert self._frozen is not None
         self._writing = False
         self.checkpoint_error = error
         if error is None:
-            self.durable_applied_index = self._frozen[1].applied_index
+            self.durable_applied_index = self._frozen.meta.applied_index
             self._frozen = None
             self.table.flushed()
             self.checkpoints += 1
@@ -215,11 +213,43 @@ class StateMachine:
         else:
             self._fatal = error                     # the disk cannot be trusted: the next tick stops the node
 
+    # -- snapshots of other nodes ------------------------------------------------------------------------------------
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether a checkpoint is being written. So long nothing can be installed."""
+        return self._writing
+
+    def install(self) -> None:
+        """Go over to the snapshot that the store has taken in and finished: state, sessions, members, applied index.
+
+        What was here is forgotten, listings with it; a state that is behind the snapshot's has nothing to add. The
+        caller has made sure that the log restarts behind it, and waits while this machine is `checkpointing`.
+        """
+        if self._writing:
+            raise AssertionError("a checkpoint is being written into the store that is about to go")
+        self.held.close()
+        meta = self._store.install()
+        self.table.restart(meta.revision, meta.key_count, meta.state_hash, self._store.sessions())
+        self.applied_index = self.durable_applied_index = meta.applied_index
+        self.applied_term = meta.applied_term
+        self.membership = meta.membership
+        self.checkpoint_error = None
+        self._frozen = None
+        self._log_bytes = self._age = self._retry_in = 0
+
     def close(self) -> None:
         """Let go of snapshots, so that the store can be closed."""
         self.held.close()
 
 
-def items_of(frozen: Memtable) -> Callable[[], Iterable[tuple[bytes, bytes | None]]]:
-    """The changes of a frozen memtable, in order, as often as asked for."""
-    return frozen.items
+class _Frozen(NamedTuple):
+    """What a checkpoint writes, for as many tries as it takes."""
+
+    data: Memtable
+    sessions: list[tuple[bytes, bytes | None]]
+    meta: StoreMeta
+
+    @property
+    def changes(self) -> Changes:
+        return Changes(self.data.items, lambda: self.sessions)

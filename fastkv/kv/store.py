@@ -19,6 +19,20 @@ class StoreMeta:
     membership: bytes = b""
 
 
+Items = Iterable[tuple[bytes, bytes | None]]
+"""Keys with their records; None where the key goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a checkpoint writes. Each part may be asked for more than once, and iterated, on another thread."""
+
+    data: Callable[[], Items]
+    """Keys and their records, in order."""
+    sessions: Callable[[], Items] = tuple
+    """Clients' sessions, and idempotency keys; their keys have eight bytes."""
+
+
 class StoreFull(Exception):
     """There is no room for a checkpoint now. Nothing was changed; later it may work."""
 
@@ -60,8 +74,9 @@ class Image(Protocol):
 class Incoming(Protocol):
     """An image that is being taken in. A break, or a restart, loses nothing."""
 
-    offset: int
-    """Bytes that are here: where to go on."""
+    @property
+    def offset(self) -> int:
+        """Bytes that are here: where to go on."""
 
     def write(self, data: bytes) -> None:
         """The bytes at `offset`. OSError where the disk is full or fails."""
@@ -100,19 +115,22 @@ class Store(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """A key's record as of the last completed checkpoint."""
 
+    def sessions(self) -> Iterable[tuple[bytes, bytes]]:
+        """Every session and idempotency key, as (key, record)."""
+
     def view(self) -> StoreView:
         """The store as it is now."""
 
     def checkpoint(
         self,
-        items: Callable[[], Iterable[tuple[bytes, bytes | None]]],
+        changes: Changes,
         meta: StoreMeta,
         done: Callable[[BaseException | None], None],
     ) -> None:
-        """Write changes (None deletes) and `meta` in one durable transaction, away from the loop.
+        """Write changes and `meta` in one durable transaction, away from the loop.
 
-        `items` may be called, and iterated, on another thread. `done` is called on the loop: with None, or with what
-        went wrong (StoreFull where trying again makes sense); then nothing has changed.
+        `done` is called on the loop: with None, or with what went wrong, and then nothing has changed. StoreFull where
+        trying again makes sense.
         """
 
     def image(self, done: Callable[[Any, BaseException | None], None]) -> None:

@@ -18,13 +18,14 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import lmdb
 
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import ImageInfo, ImageRefused, StoreFull, StoreMeta, StorePinned
+from fastkv.kv.store import Changes, ImageInfo, ImageRefused, StoreFull, StoreMeta, StorePinned
 from fastkv.storage.lmdb_format import (
     DATA_FILE,
     IDENTITY_KEY,
@@ -44,7 +45,6 @@ PAGE_BYTES = 4096
 SPARE_BYTES = 1 << 20
 
 Done = Callable[[BaseException | None], None]
-Items = Callable[[], Iterable[tuple[bytes, bytes | None]]]
 ImageDone = Callable[[LmdbImage | None, BaseException | None], None]
 
 
@@ -112,7 +112,7 @@ class LmdbStore:
         self._image_directory = path.with_name("snapshots")
         shutil.rmtree(self._image_directory, ignore_errors=True)    # images are copies: none outlives its process
         self._open()
-        self._jobs: queue.SimpleQueue[tuple[Items, StoreMeta, Done] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Changes, StoreMeta, Done] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -136,6 +136,7 @@ class LmdbStore:
             if stale:
                 log.info("cleared %d stale readers of %s", stale, path)
             self.data = self._environment.open_db(b"data")
+            self._sessions_db = self._environment.open_db(b"sessions")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(identity_of(self._cluster, self._node_id))
             sync_directory(path)        # LMDB syncs its file, not the file's name
@@ -179,6 +180,11 @@ class LmdbStore:
         found: bytes | None = self._reader.get(key)
         return found
 
+    def sessions(self) -> list[tuple[bytes, bytes]]:
+        """Every session and idempotency key as of the last completed checkpoint."""
+        with self._environment.begin(db=self._sessions_db) as transaction, transaction.cursor() as cursor:
+            return list(cursor)
+
     def view(self) -> LmdbView:
         """The store as it is now, pinned until the view is closed."""
         self._views += 1
@@ -190,7 +196,7 @@ class LmdbStore:
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
-    def checkpoint(self, items: Items, meta: StoreMeta, done: Done) -> None:
+    def checkpoint(self, changes: Changes, meta: StoreMeta, done: Done) -> None:
         """Write changes and `meta` in one durable transaction, on the checkpoint thread; see `kv.store.Store`."""
         if self._wanted_map_bytes > self._environment.info()["map_size"]:
             try:
@@ -198,7 +204,7 @@ class LmdbStore:
             except StoreFull as full:
                 done(full)
                 return
-        self._jobs.put((items, meta, done))
+        self._jobs.put((changes, meta, done))
 
     def _grow(self) -> None:
         """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
@@ -213,35 +219,36 @@ class LmdbStore:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            items, meta, done = job
+            changes, meta, done = job
             error: BaseException | None = None
             try:
-                self._write(items, meta)
+                self._write(changes, meta)
             except lmdb.MapFullError as full:
                 error = full
             except Exception as failure:        # whatever it is, the loop has to hear of it
-                no_space = is_no_space(failure) or (is_short_write(failure) and not self._has_room(items))
+                no_space = is_no_space(failure) or (is_short_write(failure) and not self._has_room(changes))
                 error = StoreFull(f"no room for a checkpoint: {failure}") if no_space else failure
             self._poster(self._finished, meta, done, error)
 
-    def _write(self, items: Items, meta: StoreMeta) -> None:
-        with self._environment.begin(db=self.data, write=True) as transaction:
+    def _write(self, changes: Changes, meta: StoreMeta) -> None:
+        with self._environment.begin(write=True) as transaction:
             put, delete = transaction.put, transaction.delete
-            for key, record in items():
-                if record is None:
-                    delete(key)
-                else:
-                    put(key, record)
+            for database, items in ((self.data, changes.data), (self._sessions_db, changes.sessions)):
+                for key, record in items():
+                    if record is None:
+                        delete(key, db=database)
+                    else:
+                        put(key, record, db=database)
             transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
 
-    def _has_room(self, items: Items) -> bool:
+    def _has_room(self, changes: Changes) -> bool:
         """Whether the file system would give the file as much more as a transaction of these changes may take."""
         try:
             with (self._path / DATA_FILE).open("r+b") as file:
                 end = os.fstat(file.fileno()).st_size
                 # New pages for what is written, which may be half full, and for what had to be copied on the way.
-                new = sum(2 * (len(key) + len(record or b"")) for key, record in items())
-                copied = min(end, sum(PAGE_BYTES for _ in items()))
+                sizes = [len(key) + len(record or b"") for key, record in chain(changes.data(), changes.sessions())]
+                new, copied = 2 * sum(sizes), min(end, PAGE_BYTES * len(sizes))
                 try:
                     os.posix_fallocate(file.fileno(), end, new + copied + SPARE_BYTES)
                 finally:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
+from fastkv.kv.store import Changes, ImageInfo, ImageRefused, StoreMeta
 
 KIND = "memory"
 
@@ -25,6 +26,7 @@ class StoredState:
 
     records: dict[bytes, bytes] = field(default_factory=dict)
     meta: StoreMeta = field(default_factory=StoreMeta)
+    sessions: dict[bytes, bytes] = field(default_factory=dict)
     part: tuple[ImageInfo, bytes] | None = None
     """An image that is being taken in, as far as it is here."""
     ready: StoredState | None = None
@@ -37,7 +39,8 @@ class StoredState:
     def exchange(self) -> None:
         """Put what is ready in the place of what was."""
         if self.ready is not None:
-            self.records, self.meta, self.ready = self.ready.records, self.ready.meta, None
+            ready, self.ready = self.ready, None
+            self.records, self.meta, self.sessions = ready.records, ready.meta, ready.sessions
 
     def crash(self) -> None:
         """The power goes: of an image that is being taken in nothing was synced."""
@@ -85,10 +88,10 @@ class MemoryIncoming:
         content, self._disk.part = self._disk.part[1], None
         if len(content) != self._info.nbytes or xxh3_64_intdigest(content) != self._info.checksum:
             return ImageRefused("the snapshot is not what was announced")
-        records, meta = pickle.loads(content)       # of our own making: checked, and never from outside a simulation
+        records, meta, sessions = pickle.loads(content)     # of our own making, and never from outside a simulation
         if (meta.applied_index, meta.applied_term) != (self._info.applied_index, self._info.applied_term):
             return ImageRefused("the snapshot ends with another entry than was announced")
-        self._disk.ready = StoredState(records, meta)
+        self._disk.ready = StoredState(records, meta, sessions)
         return None
 
     def close(self) -> None:
@@ -112,6 +115,15 @@ class MemoryView:
         """Nothing is held but memory."""
 
 
+class _Checkpoint(NamedTuple):
+    """One under way."""
+
+    data: dict[bytes, bytes | None]
+    sessions: dict[bytes, bytes | None]
+    meta: StoreMeta
+    done: Callable[[BaseException | None], None]
+
+
 class MemoryStore:
     """A `kv.store.Store`."""
 
@@ -120,7 +132,7 @@ class MemoryStore:
         self._disk = disk
         self.jobs: deque[Callable[[], None]] = deque()
         """What was asked for and takes a while; see `step`."""
-        self._pending: tuple[dict[bytes, bytes | None], StoreMeta, Callable[[BaseException | None], None]] | None = None
+        self._pending: _Checkpoint | None = None
 
     @property
     def meta(self) -> StoreMeta:
@@ -137,32 +149,33 @@ class MemoryStore:
     def view(self) -> MemoryView:
         return MemoryView(self._disk.records)
 
+    def sessions(self) -> list[tuple[bytes, bytes]]:
+        return sorted(self._disk.sessions.items())
+
     def checkpoint(
-        self,
-        items: Callable[[], Iterable[tuple[bytes, bytes | None]]],
-        meta: StoreMeta,
-        done: Callable[[BaseException | None], None],
+        self, changes: Changes, meta: StoreMeta, done: Callable[[BaseException | None], None]
     ) -> None:
         assert self._pending is None, "one checkpoint at a time"
-        self._pending = dict(items()), meta, done
+        self._pending = _Checkpoint(dict(changes.data()), dict(changes.sessions()), meta, done)
 
     def complete(self) -> None:
         """The checkpoint under way is durable."""
         assert self._pending is not None
-        (changes, meta, done), self._pending = self._pending, None
-        for key, record in changes.items():
-            if record is None:
-                self._disk.records.pop(key, None)
-            else:
-                self._disk.records[key] = record
-        self._disk.meta = meta
-        done(None)
+        pending, self._pending = self._pending, None
+        for stored, changes in ((self._disk.records, pending.data), (self._disk.sessions, pending.sessions)):
+            for key, record in changes.items():
+                if record is None:
+                    stored.pop(key, None)
+                else:
+                    stored[key] = record
+        self._disk.meta = pending.meta
+        pending.done(None)
 
     def fail(self, error: BaseException) -> None:
         """The checkpoint under way fails; nothing has changed."""
         assert self._pending is not None
-        (_, _, done), self._pending = self._pending, None
-        done(error)
+        pending, self._pending = self._pending, None
+        pending.done(error)
 
     # -- images ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +188,8 @@ class MemoryStore:
 
     def _make_image(self) -> MemoryImage:
         disk = self._disk
-        content = pickle.dumps((dict(sorted(disk.records.items())), disk.meta), protocol=5)
+        records, sessions = dict(sorted(disk.records.items())), dict(sorted(disk.sessions.items()))
+        content = pickle.dumps((records, disk.meta, sessions), protocol=5)
         meta = disk.meta
         info = ImageInfo(meta.applied_index, meta.applied_term, len(content), xxh3_64_intdigest(content), KIND)
         return MemoryImage(info, content)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from fastkv.kv.store import StoreMeta
+from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_store import LmdbStore
 
 MAP_BYTES = 1 << 26
-Changes = dict[bytes, bytes | None]
+Items = dict[bytes, bytes | None]
 
 
 class Opened:
@@ -45,17 +45,17 @@ class Opened:
     ) -> None:
         self.store.close()
 
-    def start(self, changes: Changes, meta: StoreMeta) -> list[BaseException | None]:
+    def start(self, changes: Items, meta: StoreMeta) -> list[BaseException | None]:
         """Begin a checkpoint; the list gets its outcome."""
         outcome: list[BaseException | None] = []
-        self.store.checkpoint(lambda: sorted(changes.items()), meta, outcome.append)
+        self.store.checkpoint(Changes(lambda: sorted(changes.items())), meta, outcome.append)
         return outcome
 
     def run_one(self) -> None:
         callback, arguments = self.posted.get(timeout=20)
         callback(*arguments)
 
-    def checkpoint(self, changes: Changes, meta: StoreMeta) -> BaseException | None:
+    def checkpoint(self, changes: Items, meta: StoreMeta) -> BaseException | None:
         """Write a checkpoint and wait for its outcome."""
         outcome = self.start(changes, meta)
         if not outcome:
@@ -63,7 +63,7 @@ class Opened:
         assert len(outcome) == 1
         return outcome[0]
 
-    def write(self, changes: Changes, applied_index: int) -> None:
+    def write(self, changes: Items, applied_index: int) -> None:
         assert self.checkpoint(changes, StoreMeta(applied_index, 1, applied_index, 0)) is None
 
     def contents(self) -> dict[bytes, bytes]:
@@ -74,10 +74,10 @@ class Opened:
             view.close()
 
 
-def changes_of(applied_index: int) -> Changes:
+def changes_of(applied_index: int) -> Items:
     """What checkpoint `applied_index` writes: some keys, some deletions, one value longer than a page."""
     rng = random.Random(applied_index)
-    changes: Changes = {b"%03d" % rng.randrange(300): b"%d" % applied_index for _ in range(30)}
+    changes: Items = {b"%03d" % rng.randrange(300): b"%d" % applied_index for _ in range(30)}
     changes.update({b"%03d" % rng.randrange(300): None for _ in range(10)})
     changes[b"long"] = b"%d" % applied_index * 3000
     return dict(sorted(changes.items()))

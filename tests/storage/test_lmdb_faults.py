@@ -15,16 +15,16 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.kv.store import Changes, StoreFull, StoreMeta
 from fastkv.storage.lmdb_store import is_no_space
-from tests.storage.stores import Changes, Opened, state_at
+from tests.storage.stores import Items, Opened, state_at
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 WRITER = """
 import queue, sys, pathlib
-from fastkv.kv.store import StoreMeta
+from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_store import LmdbStore
 from tests.storage.stores import changes_of
 
@@ -37,7 +37,7 @@ index = store.meta.applied_index
 while True:
     index += 1
     answers = []
-    store.checkpoint(lambda: changes_of(index).items(), StoreMeta(index, 1, index, 0), answers.append)
+    store.checkpoint(Changes(lambda: changes_of(index).items()), StoreMeta(index, 1, index, 0), answers.append)
     call = posted.get()
     call[0](*call[1:])
     assert answers == [None], answers
@@ -111,7 +111,7 @@ def test_an_input_output_error_is_not_taken_for_a_full_disk(tmp_path: Path) -> N
     before = (tmp_path / "data.mdb").stat().st_size
     outcome: list[BaseException | None] = []
     with Opened(tmp_path) as opened:
-        opened.store.checkpoint(items, StoreMeta(1), outcome.append)
+        opened.store.checkpoint(Changes(items), StoreMeta(1), outcome.append)
         opened.run_one()
     assert outcome == [error]
     assert (tmp_path / "data.mdb").stat().st_size == before  # asking for room has taken none
@@ -203,7 +203,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_reported_and_passes(small_disk: Path) -> None:
-    changes: Changes = {b"%04d" % number: bytes(1000) for number in range(1500)}
+    changes: Items = {b"%04d" % number: bytes(1000) for number in range(1500)}
     ballast = small_disk / "ballast"
     with Opened(small_disk / "store") as opened:
         opened.write({b"kept": b"1"}, 1)

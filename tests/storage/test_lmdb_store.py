@@ -11,9 +11,9 @@ import lmdb
 import pytest
 
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.kv.store import Changes, StoreFull, StoreMeta
 from fastkv.storage.lmdb_store import META_KEY
-from tests.storage.stores import MAP_BYTES, Changes, Opened
+from tests.storage.stores import MAP_BYTES, Items, Opened
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_whatever_goes_wrong_is_reported_and_changes_nothing(opened: Opened, err
         raise error
 
     outcome: list[BaseException | None] = []
-    opened.store.checkpoint(items, StoreMeta(2), outcome.append)
+    opened.store.checkpoint(Changes(items), StoreMeta(2), outcome.append)
     opened.run_one()
     assert outcome == [error]
     assert (opened.contents(), opened.store.meta.applied_index) == ({b"a": b"1"}, 1)
@@ -210,7 +210,7 @@ def test_closing_finishes_the_checkpoint_under_way(tmp_path: Path) -> None:
 
 
 def test_a_full_map_grows_and_the_next_try_succeeds(tmp_path: Path) -> None:
-    changes: Changes = {b"%04d" % number: bytes(1000) for number in range(1000)}
+    changes: Items = {b"%04d" % number: bytes(1000) for number in range(1000)}
     with Opened(tmp_path, map_bytes=1 << 17) as opened:
         opened.write({b"kept": b"1"}, 1)
         tries = 0
@@ -229,7 +229,7 @@ def test_a_full_map_grows_and_the_next_try_succeeds(tmp_path: Path) -> None:
 
 
 def test_the_map_does_not_grow_under_an_open_view(tmp_path: Path) -> None:
-    changes: Changes = {b"%04d" % number: bytes(1000) for number in range(80)}
+    changes: Items = {b"%04d" % number: bytes(1000) for number in range(80)}
     with Opened(tmp_path, map_bytes=1 << 17) as opened:
         opened.write({b"kept": b"1"}, 1)
         view = opened.store.view()

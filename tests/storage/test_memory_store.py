@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.kv.store import Changes, StoreFull, StoreMeta
 from fastkv.storage.memory_store import MemoryStore, StoredState
 
 META = StoreMeta(7, 2, 5, 1)
@@ -12,7 +12,7 @@ META = StoreMeta(7, 2, 5, 1)
 
 def checkpoint(store: MemoryStore, changes: dict[bytes, bytes | None], meta: StoreMeta) -> list[BaseException | None]:
     answers: list[BaseException | None] = []
-    store.checkpoint(lambda: changes.items(), meta, answers.append)
+    store.checkpoint(Changes(lambda: changes.items()), meta, answers.append)
     return answers
 
 
