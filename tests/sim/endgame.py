@@ -10,15 +10,22 @@ from tests.sim.linearizability import Verdict, check
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
+    from tests.sim.process import Process
     from tests.sim.world import World
 
 
+def members(world: World) -> list[Process]:
+    """The processes of all members; those that are down are left out."""
+    machines = [world.machines[member.node_id] for member in world.truth.membership.members]
+    return [machine.process for machine in machines if machine.process is not None]
+
+
 def converged(world: World) -> bool:
-    """One leader, and everybody has applied the whole of its log."""
-    rafts = [machine.process.raft for machine in world.machines.values() if machine.process is not None]
+    """One leader, and every member has applied the whole of its log."""
+    rafts = [process.raft for process in members(world)]
     leaders = [raft for raft in rafts if raft.role == LEADER]
     return (
-        len(rafts) == len(world.machines)
+        len(rafts) == len(world.truth.membership.members)
         and len(leaders) == 1
         and all(raft.applied_index == leaders[0].log.last_index for raft in rafts)
     )
@@ -29,13 +36,12 @@ def check_states(world: World) -> None:
     model = State()
     model.apply([(entry.kind, bytes(entry.body)) for _, entry in world.truth.applied])
     wanted = [(key, record.encode()) for key, record in sorted(model.records.items())]
-    for machine in world.machines.values():
-        assert machine.process is not None
-        state = machine.process.state
+    for process in members(world):
+        state = process.state
         with state.open_snapshot() as snapshot:
             found = list(snapshot.items())
         if found != wanted or state.revision != model.revision or state.key_count != len(wanted):
-            raise Violation(f"{machine.node_id} has another state than the log makes: {found}, not {wanted}")
+            raise Violation(f"{process.node_id} has another state than the log makes: {found}, not {wanted}")
 
 
 def check_stale_reads(world: World) -> None:

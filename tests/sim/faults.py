@@ -64,7 +64,8 @@ class Faults:
             machine.stall_until = 0
             machine.disk.full = False
             if machine.process is None:
-                world.starts(machine)
+                if not machine.lost:
+                    world.starts(machine)
             elif machine.process.paused:
                 self._resume(machine)
 

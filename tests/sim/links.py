@@ -64,6 +64,7 @@ class Links:
                 self._up[node_id] = listener
                 own.node.peer_linked(node_id)
                 return
+            self._world.note_once(f"{node_id} does not let {own.node_id} in: {text}")
             own.node.refused_by(node_id, status, text)
             again_us *= 4
         self._dial_later(node_id, again_us)

@@ -21,12 +21,14 @@ class Machine:
     def __init__(self, world: World, node_id: str, *, founder: bool = False) -> None:
         self.world = world
         self.node_id = node_id
-        self.address = f"{node_id}:{world.next_port()}"
+        self.address = world.new_address(node_id)
         self.founder = founder
         self.retired = False
-        """Its node was removed from the cluster, and it is not to come back."""
-        self.wiped = False
-        """Its disk was lost, and with it all that its node had acknowledged."""
+        """It is not to be started again."""
+        self.expelled = False
+        """Its node was removed from the cluster: nobody will talk to one with its disk."""
+        self.lost = False
+        """Its disk is gone, and with it all that its node had acknowledged: it is no member any more."""
         self.disk = MemoryDisk()
         self.disks = [self.disk]
         """All that this node has ever had; the last one is in use."""
@@ -94,7 +96,7 @@ class Machine:
     def wipe(self) -> None:
         """The disk is lost; the machine gets a new one. It is down."""
         assert self.process is None
-        self.wiped = True
+        self.lost = True
         self.disk = MemoryDisk()
         self.disks.append(self.disk)
         self.disk_number = self.world.events.rng.getrandbits(63) | 1

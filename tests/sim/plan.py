@@ -37,7 +37,18 @@ FAULTS = {
 }
 """Faults and how often each is drawn where a seed has it at all."""
 
-CHANGES = {"transfer": 3, "transfer from a leader that is cut off": 2, "clean stop": 3}
+CHANGES = {
+    "add": 4,
+    "promote": 2,
+    "remove": 3,
+    "replace": 1,
+    "wipe": 1,
+    "return": 1,
+    "move": 1,
+    "transfer": 3,
+    "transfer from a leader that is cut off": 2,
+    "clean stop": 3,
+}
 """What operators do, drawn in the same way."""
 
 

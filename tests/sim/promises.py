@@ -84,8 +84,10 @@ def check_commit(process: Process, index: int) -> None:
         for node_id, machine in process.world.machines.items()
         if any(has(disk.durable, index, term) for disk in machine.disks)
     }
-    membership = raft.membership
-    if quorum.tally(membership.voters, holders, membership.outgoing) != quorum.WON:
+    # In the same turn another membership may have come into force, or an older one have been forgotten.
+    in_force = [membership for _, membership in raft.history._entries]
+    if all(quorum.tally(members.voters, holders, members.outgoing) != quorum.WON for members in in_force):
+        membership = raft.membership
         raise Violation(
             f"durable before said: {process.node_id} commits entry {index} of term {term}, which is on the disks of "
             f"{', '.join(holders) or 'nobody'}, and the voters are {', '.join(membership.voters)}"

@@ -11,14 +11,16 @@ that a failure points at its cause and not at what came of it a thousand events 
 * **State Machine Safety**: one entry at an index, whoever applies it. Checked on each entry applied.
 * **The commit rule** (3.6.2): a leader moves its commit index onto an entry of its own term, which a majority's disks
   have; nobody's commit index goes back.
-* **Equal state** at equal applied index.
+* **Equal state** at equal applied index: checked after each turn, by the state's hash.
+* **One change of members at a time**, with both majorities in between (thesis 4.3).
 """
 
 from __future__ import annotations
 
+from fastkv._core.codes import Kind
 from fastkv._core.entry import Entry
 from fastkv.log_types import Segment
-from fastkv.raft import RaftLog
+from fastkv.raft import Membership, RaftLog
 
 
 class Violation(AssertionError):
@@ -32,7 +34,9 @@ class Violation(AssertionError):
 class Truth:
     """The one history that all nodes share."""
 
-    def __init__(self) -> None:
+    def __init__(self, founders: Membership) -> None:
+        self.membership = founders
+        """As of the last entry that anybody has applied."""
         self.leaders: dict[int, str] = {}
         self.applied: list[tuple[int, Entry]] = []
         """Term and entry at each index from 1 on."""
@@ -102,8 +106,20 @@ class Truth:
                     )
             elif index == len(applied) + 1:
                 applied.append((term, entry))
+                if entry.kind == Kind.ENTRY_CONFIG:
+                    self._changes_members(index, Membership.decode(entry.body))
             else:
                 raise Violation(f"{node} applies entry {index}, and nobody has applied entry {index - 1} yet")
+
+    def _changes_members(self, index: int, members: Membership) -> None:
+        """One change at a time: no two memberships in a row have majorities that do not meet (thesis 4.3)."""
+        before, self.membership = self.membership, members
+        if before.outgoing:
+            legal = members.voters == before.voters and not members.outgoing
+        else:
+            legal = members.outgoing == before.voters if members.outgoing else members.voters == before.voters
+        if not legal:
+            raise Violation(f"one change at a time: entry {index} makes {members} of {before}")
 
     def has_state(self, node: str, applied_index: int, state: int) -> None:
         """A node's state after `applied_index`, as a number."""

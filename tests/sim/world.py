@@ -52,19 +52,21 @@ class World:
         self.plan = plan or draw(seed)
         self.events = Events(seed)
         self.network = Network(self.events, wire_us=self.plan.wire_us, detours=self.plan.detours)
-        self.truth = Truth()
         self.journal: list[str] = []
+        self._noted: set[str] = set()
         self.trace: deque[tuple[int, str, str, bytes]] = deque(maxlen=TRACED)
         """The last frames: time, sender, receiver, bytes."""
         self.slow_disk_us = 0
-        self._ports = count(1)
+        self._ports, self._numbers = count(1), count(1)
         self.machines: dict[str, Machine] = {}
         """The machine that has each id now."""
-        for number in range(1, nodes + 1):
-            self.machines[f"node-{number}"] = Machine(self, f"node-{number}", founder=True)
+        for _ in range(nodes):
+            node_id = self.new_id()
+            self.machines[node_id] = Machine(self, node_id, founder=True)
         self.founders = Membership.of(
             Member(node_id, machine.address, machine.address) for node_id, machine in self.machines.items()
         )
+        self.truth = Truth(self.founders)
         self.faults = Faults(self, skip_faults)
         self.operator = Operator(self)
         self.seen = Observations(1 << 60, self.events.stop)
@@ -104,8 +106,8 @@ class World:
             self.operator.start()
         if not self.events.run(600_000 * MS):
             raise Violation(f"only {len(self.history)} of {operations} operations within ten minutes")
-        self.operator.stop()
         self.faults.stop()
+        self.operator.settle()
         for client in self.clients:
             client.stopped = True
         self._settle()
@@ -115,13 +117,13 @@ class World:
 
     def _settle(self) -> None:
         """Every client has its answer, and every node the same log, within a bound."""
-        step, deadline = self.plan.election_us // 2, self.events.now + 100 * self.plan.election_us
+        step, deadline = self.plan.election_us // 2, self.events.now + 200 * self.plan.election_us
         while True:
             self.events.run(self.events.now + step)
-            if all(client.idle for client in self.clients) and converged(self):
+            if all(client.idle for client in self.clients) and self.operator.content and converged(self):
                 return
             if self.events.now > deadline:
-                raise Violation(f"no convergence within {(deadline - self.events.now) // MS} ms without faults")
+                raise Violation(f"no convergence within {200 * self.plan.election_us // MS} ms without faults")
 
     def digest(self) -> str:
         """A fingerprint of everything that happened: the same for the same seed, in every process."""
@@ -130,9 +132,13 @@ class World:
 
     # -- what happens to machines --------------------------------------------------------------------------------------
 
-    def next_port(self) -> int:
+    def new_address(self, node_id: str) -> str:
         """One that nobody has had yet."""
-        return next(self._ports)
+        return f"{node_id}:{next(self._ports)}"
+
+    def new_id(self) -> str:
+        """One that nobody has had yet."""
+        return f"node-{next(self._numbers)}"
 
     def listener(self, address: str) -> Process | None:
         """Who takes connections there; nobody does while it is down or paused."""
@@ -164,14 +170,48 @@ class World:
         machine.stop()
         self.events.after(self.events.between(1 * MS, self.plan.lasting_us), self.starts, machine)
 
+    def adds(self, node_id: str) -> Machine:
+        """A new machine, perhaps under the id of one that has left; it knows nobody yet."""
+        former = self.machines.get(node_id)
+        if former is not None:
+            if former.process is not None:
+                former.crash()
+            former.retired = True
+            self.doors.remove(former)
+        machine = self.machines[node_id] = Machine(self, node_id)
+        self.doors.append(machine)
+        self.starts(machine)
+        return machine
+
+    def loses(self, machine: Machine, how: str) -> None:
+        """A machine's disk is gone for good."""
+        self.note(f"{machine.node_id} {how}")
+        if machine.process is not None:
+            machine.crash()
+        machine.lost = True
+
+    def moves(self, machine: Machine) -> None:
+        """A machine gets another address; its process begins anew there."""
+        machine.address = self.new_address(machine.node_id)
+        self.note(f"{machine.node_id} moves to {machine.address}")
+        if machine.process is not None:
+            machine.crash()
+        self.events.after(self.events.between(1 * MS, self.plan.lasting_us), self.starts, machine)
+
     def retires(self, machine: Machine, text: str) -> None:
         """A node learns that it is a member no more, and stops for good."""
         self.note(f"{machine.node_id} stops for good: {text}")
         machine.stop()
-        machine.retired = True
+        machine.retired = machine.expelled = True
 
     # -- what a person reads -------------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
         """Something to be told in the replay."""
         self.journal.append(f"{self.events.now // MS:>8} ms  {text}")
+
+    def note_once(self, text: str) -> None:
+        """Something that happens again and again."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
