@@ -25,20 +25,14 @@ class HardState(NamedTuple):
 class Segment:
     """A run of consecutive log entries of one term: entries `first_index` to `last_index`, both included."""
 
-    __slots__ = ("batch", "first_index", "term")
+    __slots__ = ("batch", "first_index", "last_index", "nbytes", "term")
 
     def __init__(self, first_index: int, term: int, batch: EntryBatch) -> None:
         self.first_index = first_index
+        self.last_index = first_index + batch.count - 1
         self.term = term
         self.batch = batch
-
-    @property
-    def last_index(self) -> int:
-        return self.first_index + self.batch.count - 1
-
-    @property
-    def nbytes(self) -> int:
-        return self.batch.nbytes
+        self.nbytes = batch.nbytes
 
     def slice(self, first: int, last: int) -> Segment:
         """The entries `first` to `last`, both included; the segment itself when that is all of it."""

@@ -13,13 +13,13 @@ What a checkpoint keeps of a session, under its id as a big-endian u64:
 `u16 how far its sequence is below the highest | u16 status | u8 reply flags | u8 0 | u16 0 | u64 revision`.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from fastkv._core.buffer cimport WriteBuffer
 from fastkv._core.codes cimport SESSION_WINDOW
-from fastkv._core.cursor cimport load_u16, load_u64, store_u16, store_u64
+from fastkv._core.cursor cimport load_u16, load_u64, store_u16, store_u32, store_u64
 from fastkv._core.digest cimport OF_SESSION, OF_SESSION_RESULT, digest_numbers
 
 cdef enum:
@@ -231,19 +231,23 @@ cdef class Sessions:
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     cdef bytes encode(self, Session* session):
-        cdef WriteBuffer out = WriteBuffer()
+        cdef uint64_t room = session.highest - session.lowest + 1
+        cdef bytes record = PyBytes_FromStringAndSize(NULL, RECORD_HEAD_BYTES + room * RECORD_RESULT_BYTES)
+        cdef uint8_t* begin = <uint8_t*>PyBytes_AS_STRING(record)
+        cdef uint8_t* at = begin + RECORD_HEAD_BYTES
         cdef Remembered* known
         cdef uint64_t sequence
-        out.put_u64(session.last_used)
-        out.put_u64(session.highest)
+        store_u64(begin, session.last_used)
+        store_u64(begin + 8, session.highest)
         for sequence in range(session.lowest, session.highest + 1):
             known = result_at(session, sequence)
             if known.present:
-                out.put_u16(<uint16_t>(session.highest - sequence))
-                out.put_u16(known.status)
-                out.put_u32(known.flags)
-                out.put_u64(known.revision)
-        return out.take()
+                store_u16(at, <uint16_t>(session.highest - sequence))
+                store_u16(at + 2, known.status)
+                store_u32(at + 4, known.flags)
+                store_u64(at + 8, known.revision)
+                at += RECORD_RESULT_BYTES
+        return record if at == begin + PyBytes_GET_SIZE(record) else record[:at - begin]
 
     def records(self):
         """Every session as (key, record), the least recently used first."""

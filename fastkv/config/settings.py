@@ -231,6 +231,10 @@ class Limits:
     scan_page_bytes: int = _whole(1 * MIB, "bytes", 1 * KIB, 32 * MIB, "The most bytes on one page of a scan.")
     snapshots: int = _whole(64, "snapshots", 1, 10_000, "Scans that may be open at a time.")
     snapshot_ttl_s: int = _whole(30, "s", 1, 3600, "A scan whose next page is not asked for in this time is closed.")
+    sessions: int = _whole(
+        4096, "sessions", 1, 65_536,
+        "Sessions that clients may have open; the one unused longest makes room. Each takes up to 16 KiB.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

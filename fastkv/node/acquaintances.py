@@ -1,4 +1,4 @@
-"""Who may talk to this node, and as whom: ids, and the disks behind them.
+"""Who may talk to this node, and as whom: ids, and the disks behind them. Both sides of a link look.
 
 A member is its disk. One that has lost it does not have what it has acknowledged, and two that use one id would count
 as one: so each data directory has a number of its own, which a node says when it links, and which the membership notes
@@ -20,6 +20,12 @@ class Acquaintances:
         self.addresses: dict[str, str] = {}
         """Where those who linked say that they are to be reached."""
 
+    def forget(self, node_id: str) -> None:
+        """It is a member no more; whoever comes under its id may be another machine."""
+        if node_id != self._node_id:
+            self._disks.pop(node_id, None)
+            self.addresses.pop(node_id, None)
+
     def hello(self, node_id: str, disk: int, address: str, current: Membership, applied: Membership) -> tuple[int, str]:
         """Whether a node may link: OK, or REMOVED or WRONG_DISK and a text for the person who runs it.
 
@@ -39,10 +45,23 @@ class Acquaintances:
         self.addresses[node_id] = address
         return Status.OK, ""
 
+    def is_another(self, node_id: str, disk: int, membership: Membership) -> bool:
+        """Whether the node that answers under an id is not the member with that id."""
+        self._disks[node_id] = disk
+        return self._has_another_disk(node_id, membership)
+
+    def impostors(self, membership: Membership) -> set[str]:
+        """The ids under which other nodes were met than the members, before the membership said so."""
+        return {node_id for node_id in self._disks if self._has_another_disk(node_id, membership)}
+
+    def _has_another_disk(self, node_id: str, membership: Membership) -> bool:
+        member = membership.get(node_id)
+        return member is not None and member.disk not in (0, self._disks[node_id])
+
     def to_note(self, membership: Membership) -> NoteDisk | None:
         """A member that has been met and whose disk the membership does not know yet."""
         for member in membership.members:
             disk = self._disks.get(member.node_id, 0)
-            if not member.disk and disk:
+            if not member.disk and disk and disk not in membership.removed:
                 return NoteDisk(member.node_id, disk)
         return None

@@ -66,7 +66,7 @@ class Admin:
         self._transport = transport
         self._waiting: list[_Waiting] = []
         self._forwarded: dict[int, _Forwarded] = {}
-        self._last_id = 0
+        self._last_id = raft.rng.getrandbits(62)      # an answer to a former life is nobody's
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -21,17 +21,23 @@ from fastkv._core.codes import Opcode, Status
 from fastkv._core.ingress import Ingress
 from fastkv._core.replies import Outbox
 from fastkv.kv.state import StateMachine
+from fastkv.kv.store import ImageInfo, Store
 from fastkv.node.acquaintances import Acquaintances
 from fastkv.node.admin import Admin, DeliverAdmin, Request
 from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
-from fastkv.node.ports import NodeSettings, PeerStatus, Transport
+from fastkv.node.installation import Installation
+from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
+from fastkv.node.snapshots import ImageFetch, ImageServer
 from fastkv.node.write_path import WritePath
 from fastkv.raft import LEADER, ChangeRefused, Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
+
+UNKNOWN_AGE_MS = 0xFFFF_FFFF
+"""The age of the state of a node that has not heard from a leader since it began."""
 
 
 @dataclass(slots=True)
@@ -58,12 +64,13 @@ class Node:
         settings: NodeSettings,
         raft: Raft,
         machine: StateMachine,
+        store: Store,
         log: LogStore,
         transport: Transport,
         wake: Callable[[], None],
         *,
         clock: Callable[[], int],
-        on_members: Callable[[dict[str, str]], None] = lambda addresses: None,
+        on_members: Callable[[Addresses], None] = lambda addresses: None,
         on_removed: Callable[[str], None] = lambda text: None,
         value_limit_bytes: int,
         open_limit_bytes: int,
@@ -77,6 +84,7 @@ class Node:
         self.ingress = Ingress(
             machine.table, wake, value_limit_bytes=value_limit_bytes, open_limit_bytes=open_limit_bytes
         )
+        self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
         self.now = 0
         self.leader_changes = 0
         self.refusal = ""
@@ -86,14 +94,22 @@ class Node:
         self._on_removed = on_removed
         self._wake = wake
         self._writes = WritePath(settings, raft, machine, transport)
-        self._reads = Reads(raft.read, retry_ticks=settings.read_retry_ticks)
+        self._reads = Reads(
+            raft.read, retry_ticks=settings.read_retry_ticks, first_context=raft.rng.getrandbits(62)
+        )
         self._admin = Admin(settings, raft, transport)
         self._gossip = Gossip(settings, transport, machine.table.hash_points)
         self._acquaintances = Acquaintances(settings.node_id, settings.disk)
+        self._images = ImageServer(store, transport.send, settings)
+        self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
         self._fitness = Fitness(raft)
+        self._installation = Installation(
+            raft, machine, log, keep_bytes=settings.snapshot_log_bytes, on_installed=self._installed
+        )
         self._held: deque[_Held] = deque()
         self._last_ticket = log.durable_ticket
-        self._leader_heard = 0
+        self._leader_heard: int | None = None
+        self._impostors: set[str] = set()
         self._applied_membership = Membership.decode(machine.membership)
 
     # -- what happens to a node --------------------------------------------------------------------------------------
@@ -103,14 +119,19 @@ class Node:
         self.now += 1
         raft = self.raft
         raft.now_ns = self._clock()
-        raft.tick()
+        if not self._installation.ticket:
+            raft.tick()
         self.log.poll()
         self.machine.tick()
         self._writes.expire(self.now)
         self._reads.expire(self.now, has_leader=bool(raft.leader))
         self._admin.expire(self.now)
+        self._images.tick()
+        self._fetch.tick()
         self._fitness.judge(self.now, self.now - self._held[0].since if self._held else 0, alarm=bool(self.alarm))
-        self._trim_log()
+        self._installation.trim()
+        if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
+            raft.log.evict(raft.applied_index)
         self._refuse_where_due()
         self._note_disks()
         self._tell()
@@ -123,6 +144,8 @@ class Node:
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame from a peer. ValueError for bytes that are not of the protocol: close the link."""
+        if node_id in self._impostors:
+            return
         if opcode == Opcode.APPEND:
             self._heard_append(decode_append(node_id, self.settings.node_id, body, Message))
         elif opcode == Opcode.RAFT:
@@ -134,6 +157,11 @@ class Node:
             self._writes.forward_answered(node_id, request_id, code, body)
         elif opcode == Opcode.PEER_STATUS:
             self._gossip.heard(node_id, body, self.now)
+        elif opcode == Opcode.SNAPSHOT_ASK:
+            if not self.alarm:
+                self._images.asked(node_id, body)
+        elif opcode == Opcode.SNAPSHOT_CHUNK:
+            self._fetch.heard_chunk(node_id, code, body)
         elif opcode == Opcode.ADMIN:
             self._admin.take(node_id, request_id, body, self.now)
         elif opcode == Opcode.ADMIN_REPLY:
@@ -148,7 +176,7 @@ class Node:
         status, text = self._acquaintances.hello(
             node_id, disk, address, self.raft.membership, self._applied_membership
         )
-        if status == Status.OK and known != address:
+        if status == Status.OK and (known != address or node_id in self._impostors):
             self._members_changed()     # it may be one that we have not heard of yet, or that has moved
         return status, text
 
@@ -163,13 +191,17 @@ class Node:
         self.raft.unreachable(node_id)
         self._writes.peer_lost(node_id)
         self._admin.peer_lost(node_id)
+        self._fetch.lost(node_id)
         self._wake()
 
-    def peer_linked(self, node_id: str) -> None:
-        """The link to a peer is up: tell it at once who we are."""
+    def peer_linked(self, node_id: str, disk: int) -> bool:
+        """The link to a peer is up: tell it at once who we are. False where it is not the member: drop the link."""
+        if self._acquaintances.is_another(node_id, disk, self.raft.membership):
+            return False
         self.refusal = ""
         self._gossip.tell_soon()
         self._wake()
+        return True
 
     def admin(self, request: Request, deliver: DeliverAdmin) -> None:
         """Ask the cluster for other members or another leader; see `admin`. On any node."""
@@ -211,7 +243,8 @@ class Node:
             self._reads.serve(self.machine.table, raft.applied_index)
             self._start_reads()
         self._serve_by_lease()
-        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index:
+        self._installation.go_on()
+        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index and not self._installation.ticket:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
@@ -246,6 +279,9 @@ class Node:
         if ready.leadership is not None:
             self.leader_changes += 1
             self._writes.leadership_changed()
+        if ready.snapshot_wanted:
+            others = [peer for peer in self.raft.peers if peer != self.raft.leader]
+            self._fetch.want(ready.snapshot_wanted, self.raft.leader, others)
 
     def _release(self) -> None:
         held = self._held
@@ -263,7 +299,8 @@ class Node:
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
             self._leader_heard = self.now
-        self.raft.step(message)
+        if not self._installation.ticket:
+            self.raft.step(message)
 
     def _heard_append(self, message: Message) -> None:
         if message.segments and not self.log.has_room(sum(segment.nbytes for segment in message.segments)):
@@ -312,21 +349,26 @@ class Node:
 
     def _members_changed(self) -> None:
         """Another membership is in force, or somebody was met: who is to be reached, and where."""
-        addresses = dict(self._acquaintances.addresses)
-        addresses.update((m.node_id, m.raft) for m in self.raft.membership.members if m.raft)
-        addresses.pop(self.settings.node_id, None)
+        met = self._acquaintances.addresses
+        addresses: Addresses = {node_id: (address,) for node_id, address in met.items()}
+        for member in self.raft.membership.members:
+            if member.raft and met.get(member.node_id) != member.raft:
+                addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
+        self._impostors = self._acquaintances.impostors(self.raft.membership)
+        for node_id in (self.settings.node_id, *self._impostors):
+            addresses.pop(node_id, None)
         self._on_members(addresses)
 
     def _members_applied(self) -> None:
         """A membership is committed: it will not be undone."""
         before, self._applied_membership = self._applied_membership, Membership.decode(self.machine.membership)
-        node_id = self.settings.node_id
         for member in before.members:
             if self._applied_membership.get(member.node_id) is None:
-                self._acquaintances.addresses.pop(member.node_id, None)
+                self._acquaintances.forget(member.node_id)
         self._members_changed()
-        if before.get(node_id) is not None and self._applied_membership.get(node_id) is None:
-            self._on_removed(f"{node_id} was removed from the cluster")
+        # Not the id but the disk: on its way through the log a new machine may find its id's former one removed.
+        if self.settings.disk in self._applied_membership.removed:
+            self._on_removed(f"{self.settings.node_id} was removed from the cluster")
 
     def _note_disks(self) -> None:
         """As the leader: put down which disk a member has that has been met for the first time."""
@@ -339,15 +381,17 @@ class Node:
                 except ChangeRefused:
                     return              # it is tried again on the next tick
 
-    def _trim_log(self) -> None:
-        """Cut what no node needs any more, and keep the rest of the log in memory within its budget."""
-        raft = self.raft
-        self.log.compact(min(self.machine.durable_applied_index, raft.low_water))
-        base_index = self.log.first_index - 1
-        if raft.log.base_index < base_index:
-            raft.log.cut(base_index, self.log.term_at(base_index))
-        if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
-            raft.log.evict(raft.applied_index)
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _fetched(self, image: ImageInfo) -> None:
+        self._installation.fetched(image)
+        self._wake()
+
+    def _installed(self) -> None:
+        """Log, store and Raft are at a snapshot."""
+        self._gossip.audit.forget()
+        self._members_applied()
+        self._wake()
 
     # -- what others may know ----------------------------------------------------------------------------------------
 
@@ -387,7 +431,11 @@ class Node:
 
     def _age_ms(self) -> int:
         """How old the local state may be: the time since this node last heard from a leader; 0 on the leader."""
-        return 0 if self.raft.role == LEADER else int((self.now - self._leader_heard) * self.settings.tick_ms)
+        if self.raft.role == LEADER:
+            return 0
+        if self._leader_heard is None:
+            return UNKNOWN_AGE_MS
+        return min(int((self.now - self._leader_heard) * self.settings.tick_ms), UNKNOWN_AGE_MS - 1)
 
     def _tell(self) -> None:
         raft = self.raft

@@ -16,6 +16,14 @@ class Transport(Protocol):
         """Send what has been queued since the last flush, one write a link."""
 
 
+Addresses = dict[str, tuple[str, ...]]
+"""Where each node may be reached: first where it says itself, then where the membership has it.
+
+Neither is always right: one who moves says so before the membership does, and one who has been away for long replays
+memberships of former times.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Limits of one node; durations in ticks."""
@@ -38,6 +46,13 @@ class NodeSettings:
     """Writes that may wait for a leader, or for the leader's answer, before more are refused as OVERLOADED."""
     log_memory_bytes: int
     """Log entries kept in memory for followers that lag; older ones are read from disk."""
+    snapshot_log_bytes: int
+    """Log kept on disk for members that lag; one that needs older entries fetches a snapshot."""
+    snapshot_chunk_bytes: int
+    snapshot_window_bytes: int
+    """Of a snapshot that is being fetched, so much may be asked for and not here yet."""
+    snapshot_timeout_ticks: int
+    """A fetch asks another member after so long without an answer."""
     lease_reads: bool = False
     """Whether a leader answers linearizable reads by its lease, where it has one."""
     raft_address: str = ""

@@ -29,13 +29,14 @@ class Reads:
 
     `ask(context)` puts the question to Raft; it is answered through `confirmed` or `failed`, or never (a message was
     lost): then `expire` asks anew with a fresh context, so that an answer to an old question can never serve a new one.
+    Contexts go on from `first_context`, another one in each life of a node: its former life may have asked as well.
     """
 
-    def __init__(self, ask: Callable[[int], None], *, retry_ticks: int) -> None:
+    def __init__(self, ask: Callable[[int], None], *, retry_ticks: int, first_context: int) -> None:
         self._ask = ask
         self._retry_ticks = retry_ticks
         self._question: _Question | None = None
-        self._last_context = 0
+        self._last_context = first_context
         self._confirmed: list[tuple[int, ReadBatch, int]] = []
 
     @property

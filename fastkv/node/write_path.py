@@ -29,7 +29,7 @@ class WritePath:
         self._machine = machine
         self._transport = transport
         self._proposals = Proposals()
-        self._forwards = Forwards()
+        self._forwards = Forwards(raft.rng.getrandbits(62))
         self._waiting: deque[WaitingBatch] = deque()
         self._waiting_bytes = 0
         self._results = WriteBuffer()

@@ -113,11 +113,14 @@ class Proposals:
 
 
 class Forwards:
-    """Batches that were sent to a leader and not answered yet."""
+    """Batches that were sent to a leader and not answered yet.
 
-    def __init__(self) -> None:
+    Ids go on from `first_id`, another one in each life of a node: an answer to its former life is nobody's.
+    """
+
+    def __init__(self, first_id: int) -> None:
         self._sent: dict[int, ForwardedBatch] = {}
-        self._last_id = 0
+        self._last_id = first_id
         self.nbytes = 0
 
     def __len__(self) -> int:

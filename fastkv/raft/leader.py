@@ -235,7 +235,8 @@ def heard_append_reply(raft: Raft, message: Message) -> None:
         return                      # not of this log: no member of this term can have it
     was_replicating = progress.state == REPLICATE
     if progress.acknowledged(message.index):
-        maybe_commit(raft)
+        if message.index > raft.commit_index:
+            maybe_commit(raft)
         transfer.go_on(raft)
         if raft.progress.get(message.frm) is not progress:
             return                  # what was committed is its removal, or our own

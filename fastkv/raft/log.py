@@ -126,6 +126,8 @@ class RaftLog:
         entry is old enough.
         """
         low, low_term, high = self.base_index, self.base_term, min(index, self.last_index)
+        if self.term(high) == term:
+            return high, term       # nearly always
         while low < high:
             middle = (low + high + 1) // 2
             found = self.term(middle)

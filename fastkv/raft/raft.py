@@ -382,6 +382,7 @@ class Raft:
         self.verified_index = 0
         self.progress = {}
         self.uncommitted.clear()
+        self.replicate_due = False
         self.elapsed = 0
         self.draw_timeout()
 

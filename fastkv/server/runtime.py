@@ -30,6 +30,7 @@ from fastkv.server.metrics import BATCH_BOUNDS, DISK_BOUNDS_S, Distribution, Fig
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.storage.directory import DataDirectory
+from fastkv.storage.lmdb_image import pending_install
 from fastkv.storage.lmdb_store import LmdbStore
 from fastkv.storage.wal import Wal
 from fastkv.version import __version__
@@ -92,6 +93,11 @@ class Runtime:
         config = self.config
         storage = config.storage
         self._disk = directory.disk
+        pending = pending_install(directory.store_path)
+        if pending is not None:
+            # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
+            log.info("completing the installation of a snapshot that ends with entry %d", pending[0])
+            self._open_log(directory, pending[0], restart_at=pending).close()
         self.store = LmdbStore(
             directory.store_path,
             cluster=config.cluster.name,
@@ -110,13 +116,7 @@ class Runtime:
             snapshot_ttl_ticks=self._ticks(config.limits.snapshot_ttl_s * 1000),
             first_snapshot_id=int.from_bytes(os.urandom(8), "little"),
         )
-        self.log = Wal(
-            directory.wal_path,
-            cluster=config.cluster.name,
-            node_id=config.node_id,
-            segment_bytes=storage.segment_bytes,
-            keep_above=self.machine.applied_index,
-        )
+        self.log = self._open_log(directory, self.machine.applied_index)
         self.links = PeerLinks(
             config.node_id,
             config.cluster.name,
@@ -131,6 +131,16 @@ class Runtime:
         self.http = HttpServer(self.service, config.limits)
         self._bootstrapping = self._fresh() and config.node_id == config.cluster.bootstrap_id
         self.metrics = NodeMetrics(self._figures, [self.http.requests])
+
+    def _open_log(self, directory: DataDirectory, keep_above: int, restart_at: tuple[int, int] | None = None) -> Wal:
+        return Wal(
+            directory.wal_path,
+            cluster=self.config.cluster.name,
+            node_id=self.config.node_id,
+            segment_bytes=self.config.storage.segment_bytes,
+            keep_above=keep_above,
+            restart_at=restart_at,
+        )
 
     def _make_node(self) -> Node:
         config, recovered = self.config, self.log.recovered
@@ -165,12 +175,17 @@ class Runtime:
                 status_expiry_ticks=self._ticks(1500),
                 waiting_limit_bytes=config.raft.max_uncommitted_bytes,
                 log_memory_bytes=config.raft.log_memory_bytes,
+                snapshot_log_bytes=config.raft.snapshot_log_bytes,
+                snapshot_chunk_bytes=config.raft.snapshot_chunk_bytes,
+                snapshot_window_bytes=config.raft.snapshot_window_bytes,
+                snapshot_timeout_ticks=self._ticks(config.raft.snapshot_timeout_ms),
                 lease_reads=config.raft.reads == "lease",
                 raft_address=str(own.raft),
                 http_address=str(own.http),
             ),
             raft,
             self.machine,
+            self.store,
             self.log,
             self.links,
             self._wake,
@@ -325,7 +340,7 @@ class Runtime:
             self._broken(error)
 
     def _on_linked(self, peer: str) -> None:
-        self.node.peer_linked(peer)
+        self.node.peer_linked(peer, 0)
         self._bootstrap_if_linked()
 
     def _on_lost(self, peer: str) -> None:

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from fastkv.log_types import HardState, Segment
 from fastkv.storage.interfaces import Recovered
@@ -29,6 +30,7 @@ class Restart:
 
 
 Record = HardState | Segment | Restart
+FIRST_INDEX = attrgetter("first_index")
 
 
 class LogImage:
@@ -86,7 +88,7 @@ class LogImage:
         """Which segment has the entry. IndexError where there is none."""
         if not self.base_index < index <= self.last_index:
             raise IndexError(f"no entry {index} in a log of {self.base_index + 1} to {self.last_index}")
-        return bisect_right(self.segments, index, key=lambda segment: segment.first_index) - 1
+        return bisect_right(self.segments, index, key=FIRST_INDEX) - 1
 
     def term_at(self, index: int) -> int:
         """The term of an entry or of the base. IndexError for any other index."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from xxhash import xxh3_64_intdigest
 
 from fastkv._core.append import encode_append, parse_append
 from fastkv._core.codes import Opcode
@@ -140,3 +143,87 @@ def decode_forward(body: bytes) -> EntryBatch:
     batch = EntryBatch(body[FORWARD_HEADER.size :], count, checksum)
     batch.check_commands(len(body))     # the ingress of the node that took a command has held it to limits.value_bytes
     return batch
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+SNAPSHOT_ASK_BODY = struct.Struct("<QQQQII")
+SNAPSHOT_CHUNK_HEADER = struct.Struct("<QQQQQQHHI")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAsk:
+    """Please send bytes of a snapshot: of the one with that index and checksum, or, with index 0, of any new enough."""
+
+    min_index: int
+    index: int
+    checksum: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """Bytes of a snapshot, and which one it is."""
+
+    index: int
+    term: int
+    total_bytes: int
+    checksum: int
+    kind: str
+    offset: int
+    data: bytes
+
+
+def encode_snapshot_ask(ask: SnapshotAsk) -> bytes:
+    """The frame that asks."""
+    body = SNAPSHOT_ASK_BODY.pack(ask.min_index, ask.index, ask.checksum, ask.offset, ask.nbytes, 0)
+    return encode_frame(Opcode.SNAPSHOT_ASK, 0, 0, 0, body)
+
+
+def decode_snapshot_ask(body: bytes) -> SnapshotAsk:
+    """What a SNAPSHOT_ASK frame asks for. ValueError for anything else."""
+    if len(body) != SNAPSHOT_ASK_BODY.size:
+        raise ValueError(f"a SNAPSHOT_ASK body has {SNAPSHOT_ASK_BODY.size} bytes, not {len(body)}")
+    min_index, index, checksum, offset, nbytes, zero = SNAPSHOT_ASK_BODY.unpack(body)
+    if zero or not nbytes or (offset and not index):
+        raise ValueError("a SNAPSHOT_ASK body that asks for nothing that there can be")
+    return SnapshotAsk(min_index, index, checksum, offset, nbytes)
+
+
+def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
+    """The frame that brings bytes of a snapshot."""
+    kind = chunk.kind.encode()
+    header = SNAPSHOT_CHUNK_HEADER.pack(
+        chunk.index,
+        chunk.term,
+        chunk.total_bytes,
+        chunk.checksum,
+        chunk.offset,
+        xxh3_64_intdigest(chunk.data),
+        len(kind),
+        0,
+        len(chunk.data),
+    )
+    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, 0, 0, header + kind + chunk.data)
+
+
+def encode_no_snapshot(status: int) -> bytes:
+    """The frame that says that there is none: KEY_NOT_FOUND where it is gone or none is new enough, NO_SPACE."""
+    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, status, 0, b"")
+
+
+def decode_snapshot_chunk(body: bytes) -> SnapshotChunk:
+    """What a SNAPSHOT_CHUNK frame brings. ValueError for anything else, and where the bytes are not those sent."""
+    if len(body) < SNAPSHOT_CHUNK_HEADER.size:
+        raise ValueError("a SNAPSHOT_CHUNK body ends within its header")
+    index, term, total, checksum, offset, data_checksum, kind_bytes, zero, data_bytes = (
+        SNAPSHOT_CHUNK_HEADER.unpack_from(body)
+    )
+    begin = SNAPSHOT_CHUNK_HEADER.size + kind_bytes
+    if zero or len(body) != begin + data_bytes:
+        raise ValueError(f"a SNAPSHOT_CHUNK body of {len(body)} bytes announces {begin + data_bytes}")
+    data = body[begin:]
+    if offset + data_bytes > total or xxh3_64_intdigest(data) != data_checksum:
+        raise ValueError("a SNAPSHOT_CHUNK's bytes are not those that were sent")
+    return SnapshotChunk(index, term, total, checksum, body[begin - kind_bytes : begin].decode(), offset, data)

@@ -14,6 +14,7 @@ from fastkv._core.frames import FrameReader
 from fastkv._core.replies import CallbackSink
 from fastkv.kv.state import StateMachine
 from fastkv.node import Node, NodeSettings
+from fastkv.node.ports import Addresses
 from fastkv.raft import Member, Membership, Message, Raft, RaftConfig, RaftLog
 from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT, PRE_VOTE_REPLY, VOTE_REPLY
 from fastkv.storage.memory_log import MemoryDisk, MemoryLogStore
@@ -100,16 +101,21 @@ class Bench:
             status_expiry_ticks=30,
             waiting_limit_bytes=4096,
             log_memory_bytes=1 << 20,
+            snapshot_log_bytes=1 << 20,
+            snapshot_chunk_bytes=1024,
+            snapshot_window_bytes=4096,
+            snapshot_timeout_ticks=30,
             lease_reads=lease_ns > 0,
         )
         self.clock_ns = 0
-        self.addresses: dict[str, str] = {}
+        self.addresses: Addresses = {}
         self.removed: list[str] = []
         self.wakes = 0
         self.node = Node(
             settings,
             raft,
             self.machine,
+            self.store,
             self.log,
             self.wire,
             self._woken,
@@ -124,7 +130,7 @@ class Bench:
     def _woken(self) -> None:
         self.wakes += 1
 
-    def _members(self, addresses: dict[str, str]) -> None:
+    def _members(self, addresses: Addresses) -> None:
         self.addresses = addresses
 
     def _failed(self, error: BaseException) -> None:

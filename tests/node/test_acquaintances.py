@@ -55,7 +55,7 @@ def test_the_leader_notes_disks_in_the_log(three: Bench) -> None:
     found = raft.membership.get("node-2")
     assert found is not None
     assert found.disk == 22
-    assert three.addresses["node-2"] == "there:2"
+    assert three.addresses["node-2"] == ("there:2",)
 
 
 def test_a_refusal_is_remembered_and_a_removal_told(three: Bench) -> None:
@@ -64,5 +64,25 @@ def test_a_refusal_is_remembered_and_a_removal_told(three: Bench) -> None:
     assert three.removed == []
     three.node.refused_by("node-2", Status.REMOVED, "gone")
     assert three.removed == ["node-2 says: gone"]
-    three.node.peer_linked("node-2")
+    assert three.node.peer_linked("node-2", 2)
     assert three.node.refusal == ""
+
+
+def test_whoever_answers_has_to_be_the_member(three: Bench) -> None:
+    raft = three.node.raft
+    raft.membership = raft.membership.with_member(Member("node-2", disk=22)).with_member(Member("node-3"))
+    assert three.node.peer_linked("node-2", 22)
+    assert not three.node.peer_linked("node-2", 23)
+    assert three.node.peer_linked("node-3", 33)
+
+
+def test_one_who_was_let_in_before_its_disk_was_known_is_heard_no_longer(three: Bench) -> None:
+    raft = three.node.raft
+    raft.membership = raft.membership.with_member(Member("node-2"))
+    assert three.node.hear_hello("node-2", 23, "there:2") == (Status.OK, "")
+    raft.membership = raft.membership.with_member(Member("node-2", raft="there:2", disk=22))
+    three.node._members_changed()
+    assert "node-2" not in three.addresses
+    three.node.peer_frame("node-2", 0xFF, 0, 0, b"")        # not even looked at
+    assert three.node.hear_hello("node-2", 22, "there:2") == (Status.OK, "")
+    assert three.addresses["node-2"] == ("there:2",)

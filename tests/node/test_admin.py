@@ -41,7 +41,7 @@ def test_a_change_is_answered_once_it_is_committed(three: Bench) -> None:
     answers = ask(three, ADD)
     three.sync()
     assert answers == []
-    assert three.addresses["node-4"] == "there:4"     # in force at once
+    assert three.addresses["node-4"] == ("there:4",)     # in force at once
     commit(three)
     ((status, answer),) = answers
     assert status == Status.OK

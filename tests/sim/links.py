@@ -13,6 +13,7 @@ from fastkv._core.codes import Opcode, Status
 from tests.sim.promises import FRAME_HEADER_BYTES, PROMISING, check_frame
 
 if TYPE_CHECKING:
+    from fastkv.node.ports import Addresses
     from tests.sim.process import Process
 
 
@@ -22,14 +23,16 @@ class Links:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._world = process.world
-        self._addresses: dict[str, str] = {}
+        self._addresses: Addresses = {}
+        self._tries = 0
         self._up: dict[str, Process] = {}
         self._dialling: set[str] = set()
 
-    def reach(self, addresses: dict[str, str]) -> None:
+    def reach(self, addresses: Addresses) -> None:
         """From now on these nodes are to be reached, at these addresses, and nobody else."""
-        for node_id in [node_id for node_id in self._up if addresses.get(node_id) != self._addresses[node_id]]:
-            del self._up[node_id]
+        for node_id, process in list(self._up.items()):
+            if process.machine.address not in addresses.get(node_id, ()):
+                del self._up[node_id]
         self._addresses = addresses
         for node_id in addresses:
             self._dial_later(node_id, self._world.plan.wire_us)
@@ -53,19 +56,23 @@ class Links:
 
     def _dial(self, node_id: str) -> None:
         self._dialling.discard(node_id)
-        address = self._addresses.get(node_id)
-        if address is None or node_id in self._up:
+        addresses = self._addresses.get(node_id, ())
+        if not addresses or node_id in self._up:
             return
+        self._tries += 1
+        address = addresses[self._tries % len(addresses)]
         listener, own = self._world.listener(address), self._process
         again_us = self._world.plan.election_us // 2
         if listener is not None and self._world.network.is_whole(own.node_id, node_id):
             status, text = listener.node.hear_hello(own.node_id, own.machine.disk_number, own.machine.address)
             if status == Status.OK:
                 self._up[node_id] = listener
-                own.node.peer_linked(node_id)
-                return
-            self._world.note_once(f"{node_id} does not let {own.node_id} in: {text}")
-            own.node.refused_by(node_id, status, text)
+                if own.node.peer_linked(node_id, listener.machine.disk_number):
+                    return
+                del self._up[node_id]
+            else:
+                self._world.note_once(f"{node_id} does not let {own.node_id} in: {text}")
+                own.node.refused_by(node_id, status, text)
             again_us *= 4
         self._dial_later(node_id, again_us)
 

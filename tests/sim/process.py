@@ -56,7 +56,7 @@ class Process:
         """On the network, and ticking."""
         self.world.network.plug_in(self.node_id, self)
         members = self.raft.membership.members
-        self.links.reach({member.node_id: member.raft for member in members if member.node_id != self.node_id})
+        self.links.reach({member.node_id: (member.raft,) for member in members if member.node_id != self.node_id})
         self._tick_later()
 
     # -- what happens to it --------------------------------------------------------------------------------------------
