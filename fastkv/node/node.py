@@ -87,8 +87,6 @@ class Node:
         self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
         self.now = 0
         self.leader_changes = 0
-        self.refusal = ""
-        """Why the other nodes do not let this one in; empty while they do."""
         self._clock = clock
         self._on_members = on_members
         self._on_removed = on_removed
@@ -110,6 +108,7 @@ class Node:
         self._last_ticket = log.durable_ticket
         self._leader_heard: int | None = None
         self._impostors: set[str] = set()
+        self._refusals: dict[str, str] = {}
         self._applied_membership = Membership.decode(machine.membership)
 
     # -- what happens to a node --------------------------------------------------------------------------------------
@@ -119,7 +118,9 @@ class Node:
         self.now += 1
         raft = self.raft
         raft.now_ns = self._clock()
-        if not self._installation.ticket:
+        if self.refusal:
+            self._stand_aside()
+        elif not self._installation.ticket:
             raft.tick()
         self.log.poll()
         self.machine.tick()
@@ -181,10 +182,11 @@ class Node:
         return status, text
 
     def refused_by(self, node_id: str, status: int, text: str) -> None:
-        """A node does not let this one link to it."""
+        """A node does not let this one link to it: until it does, this one is no member, whatever its disk says."""
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
-        self.refusal = f"{node_id} says: {text}"
+        if status in (Status.REMOVED, Status.WRONG_DISK):
+            self._refusals[node_id] = f"{node_id} says: {text}"
 
     def peer_lost(self, node_id: str) -> None:
         """The link to a peer broke: what was sent on it may or may not have arrived."""
@@ -198,7 +200,7 @@ class Node:
         """The link to a peer is up: tell it at once who we are. False where it is not the member: drop the link."""
         if self._acquaintances.is_another(node_id, disk, self.raft.membership):
             return False
-        self.refusal = ""
+        self._refusals.pop(node_id, None)
         self._gossip.tell_soon()
         self._wake()
         return True
@@ -299,7 +301,7 @@ class Node:
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
             self._leader_heard = self.now
-        if not self._installation.ticket:
+        if not self._installation.ticket and not self._refusals:
             self.raft.step(message)
 
     def _heard_append(self, message: Message) -> None:
@@ -381,6 +383,11 @@ class Node:
                 except ChangeRefused:
                     return              # it is tried again on the next tick
 
+    def _stand_aside(self) -> None:
+        """Others do not take this node for a member: it takes no part, lest those who are refused elect each other."""
+        if self.raft.role == LEADER:
+            self.raft.become_follower(self.raft.term, "")
+
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def _fetched(self, image: ImageInfo) -> None:
@@ -399,6 +406,11 @@ class Node:
     def alarm(self) -> str:
         """Why this node serves nothing: its state differs from the others'. Empty when all is well."""
         return self._gossip.audit.alarm
+
+    @property
+    def refusal(self) -> str:
+        """Why another node does not let this one in; empty while all do."""
+        return next(iter(self._refusals.values()), "")
 
     @property
     def suspects(self) -> dict[str, int]:

@@ -62,6 +62,9 @@ def assemble(process: Process, *, on_removed: Callable[[str], None]) -> Parts:
     """A node on what its machine's disk has."""
     machine, world = process.machine, process.world
     plan, rng = world.plan, world.events.rng
+    pending = machine.stored.pending_install()
+    if pending is not None:             # as the server does: what a crash interrupted is completed, the log first
+        MemoryLogStore(machine.disk, keep_above=pending[0], restart_at=pending)
     store = MemoryStore(machine.stored)
     state = ObservedMachine(
         store,
@@ -106,9 +109,9 @@ def assemble(process: Process, *, on_removed: Callable[[str], None]) -> Parts:
             status_expiry_ticks=plan.ticks(15),
             waiting_limit_bytes=plan.waiting_limit_bytes,
             log_memory_bytes=plan.log_memory_bytes,
-            snapshot_log_bytes=1 << 30,
-            snapshot_chunk_bytes=1024,
-            snapshot_window_bytes=4096,
+            snapshot_log_bytes=plan.snapshot_log_bytes,
+            snapshot_chunk_bytes=plan.snapshot_chunk_bytes,
+            snapshot_window_bytes=2 * plan.snapshot_chunk_bytes,
             snapshot_timeout_ticks=plan.ticks(1),
             lease_reads=plan.lease_reads,
             raft_address=machine.address,

@@ -78,6 +78,7 @@ class Machine:
         self.process.alive = False
         self.process = None
         self.world.network.unplug(self.node_id)
+        self.stored.crash()
         if self.world.real_logs is None:
             self.disk.crash(self.world.events.rng)
         else:

@@ -78,6 +78,8 @@ class Plan:
     log_memory_bytes: int
     checkpoint_log_bytes: int
     checkpoint_age_ticks: int
+    snapshot_log_bytes: int
+    snapshot_chunk_bytes: int
     fault_us: tuple[int, int]
     """From one fault to the next."""
     lasting_us: int
@@ -135,6 +137,8 @@ def draw(seed: int) -> Plan:
         log_memory_bytes=rng.choice([500, 4000]),
         checkpoint_log_bytes=rng.choice([1000, 4000, 16000]),
         checkpoint_age_ticks=rng.choice([10, 50]),
+        snapshot_log_bytes=rng.choice([500, 4000, 1 << 30]),
+        snapshot_chunk_bytes=rng.choice([500, 5000]),
         fault_us=(election_us // 8, election_us * rng.choice([1, 2])),
         lasting_us=election_us * rng.choice([2, 4, 8]) // 4,
         faults=tuple(faults) or tuple(FAULTS.items()),

@@ -41,7 +41,7 @@ class Process:
         self._reader = FrameReader(1 << 26)
         self._turn_due = False
         self._syncing = False
-        self._finishing = False
+        self._finishing = self._working = False
         self._last_tick_ns = machine.now_ns()
         self.links = Links(self)
         parts = assemble(self, on_removed=self._removed)
@@ -154,6 +154,9 @@ class Process:
         self._check()
         if not self._syncing:
             self._sync()
+        if self.store.jobs and not self._working:
+            self._working = True
+            self.later(self.world.events.between(1 * MS, 20 * MS), self._work)
         if self.store.pending and not self._finishing:
             self._finishing = True
             self.later(self.world.events.between(1 * MS, 50 * MS), self._finish_checkpoint)
@@ -169,6 +172,11 @@ class Process:
         self.log.complete(ticket)
         self._sync()
         self.node.durable()
+
+    def _work(self) -> None:
+        """An image is made, or verified: the threads of the store are done with it."""
+        self._working = False
+        self.store.step()
 
     def _finish_checkpoint(self) -> None:
         self._finishing = False
