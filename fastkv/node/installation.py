@@ -40,6 +40,11 @@ class Installation:
         self.ticket = 0
         """The write that restarts the log; 0 while there is none under way."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is here that is not installed yet: another one would take its place on the disk."""
+        return self._image is not None
+
     def fetched(self, image: ImageInfo) -> None:
         """A snapshot is here, whole and verified; `go_on` installs it."""
         self._image = image

@@ -281,7 +281,7 @@ class Node:
         if ready.leadership is not None:
             self.leader_changes += 1
             self._writes.leadership_changed()
-        if ready.snapshot_wanted:
+        if ready.snapshot_wanted and not self._installation.busy:
             others = [peer for peer in self.raft.peers if peer != self.raft.leader]
             self._fetch.want(ready.snapshot_wanted, self.raft.leader, others)
 

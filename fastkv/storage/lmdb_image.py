@@ -12,7 +12,8 @@ rename to `store.ready` is the moment from which the installation will be comple
 | on the disk | the node's start makes of it |
 |---|---|
 | `store.part` | nothing; a fetch of the same image goes on from there |
-| `store.ready` | the log restarts behind it, then it takes the place of `store` |
+| `store.ready`, ahead of `store` | the log restarts behind it, then it takes the place of `store` |
+| `store.ready`, not ahead | nothing: the node caught up by the log while it came; removed |
 | `store.old` | what was replaced: removed |
 """
 
@@ -239,18 +240,24 @@ def _make_ours(directory: Path, identity: bytes) -> None:
 
 
 def pending_install(store: Path) -> tuple[int, int] | None:
-    """(index, term) of a snapshot whose installation was begun and not completed; None where there is none."""
+    """(index, term) of a snapshot whose installation is to be completed; None where there is none.
+
+    One that the log has overtaken is removed: the log may have been cut behind it since, and must not go back to it.
+    """
     ready = store.with_name("store.ready")
     if not ready.exists():
         return None
     meta, _ = read_meta(ready / DATA_FILE)
+    if (store / DATA_FILE).exists() and read_meta(store / DATA_FILE)[0].applied_index >= meta.applied_index:
+        shutil.rmtree(ready)
+        return None
     return meta.applied_index, meta.applied_term
 
 
 def exchange(store: Path) -> None:
-    """Put `store.ready`, where there is one, in the place of `store`. Any crash leaves something to go on from."""
+    """Put `store.ready`, where it is ahead, in the place of `store`. Any crash leaves something to go on from."""
     ready, old = store.with_name("store.ready"), store.with_name("store.old")
-    if ready.exists():
+    if pending_install(store) is not None:
         shutil.rmtree(old, ignore_errors=True)
         if store.exists():
             store.rename(old)

@@ -33,12 +33,15 @@ class StoredState:
     """An image that was finished and not installed yet: what the next start completes."""
 
     def pending_install(self) -> tuple[int, int] | None:
-        """(index, term) of a snapshot whose installation was begun and not completed."""
+        """(index, term) of a snapshot whose installation is to be completed; see `lmdb_image.pending_install`."""
+        if self.ready is not None and self.ready.meta.applied_index <= self.meta.applied_index:
+            self.ready = None
         return None if self.ready is None else (self.ready.meta.applied_index, self.ready.meta.applied_term)
 
     def exchange(self) -> None:
         """Put what is ready in the place of what was."""
-        if self.ready is not None:
+        if self.pending_install() is not None:
+            assert self.ready is not None
             ready, self.ready = self.ready, None
             self.records, self.meta, self.sessions = ready.records, ready.meta, ready.sessions
 

@@ -73,7 +73,7 @@ def test_an_image_brings_the_whole_state(tmp_path: Path, sent: tuple[ImageInfo, 
     with receiver(tmp_path) as opened:
         assert finish(opened, info, content) is None
         assert opened.contents() == {b"old": b"value"}          # nothing changes before the installation
-        assert pending_install(tmp_path / "receiver" / "store") == (700, 3)
+        assert (tmp_path / "receiver" / "store.ready").exists()
         assert opened.store.install() == META
         assert opened.contents() == numbered(400)
         opened.write({b"new": b"value"}, 701)
@@ -121,7 +121,7 @@ def test_what_is_not_as_announced_is_refused(
         error = finish(opened, info, change(content))
         assert isinstance(error, ImageRefused)
         assert says in str(error)
-        assert pending_install(tmp_path / "receiver" / "store") is None
+        assert not (tmp_path / "receiver" / "store.ready").exists()
         assert not (tmp_path / "receiver" / "store.part").exists()
         assert opened.contents() == {b"old": b"value"}
         assert finish(opened, info, content) is None            # and the next one is welcome
@@ -259,3 +259,14 @@ def test_lmdb_itself_agrees_that_an_image_is_a_store(tmp_path: Path, sent: tuple
     (tmp_path / "copy.mdb").write_bytes(sent[1])
     with lmdb.open(str(tmp_path / "copy.mdb"), subdir=False, readonly=True, lock=False, max_dbs=4) as environment:
         assert environment.stat()["entries"] == 3
+
+
+def test_an_image_that_the_log_has_overtaken_is_not_installed(tmp_path: Path, sent: tuple[ImageInfo, bytes]) -> None:
+    info, content = sent
+    with receiver(tmp_path) as opened:
+        assert finish(opened, info, content) is None
+        opened.write({b"later": b"value"}, 900)                 # from here on the log may be cut behind it
+    assert pending_install(tmp_path / "receiver" / "store") is None
+    with receiver(tmp_path) as opened:
+        assert opened.store.meta.applied_index == 900
+    assert sorted(path.name for path in (tmp_path / "receiver").iterdir()) == ["store"]
