@@ -41,22 +41,31 @@ class Acquaintances:
                 f"the cluster knows {node_id} with another data directory. If it was lost, remove the member "
                 f"({node_id}) and add it anew; if two nodes use this id, stop one of them"
             )
+        if member is not None and not member.disk and member.raft not in ("", address):
+            return Status.WRONG_DISK, (
+                f"the cluster knows {node_id} at {member.raft}, and this one is at {address}. If the member has moved, "
+                f"update it; if two nodes use this id, stop one of them"
+            )
         self._disks[node_id] = disk
         self.addresses[node_id] = address
         return Status.OK, ""
 
     def is_another(self, node_id: str, disk: int, membership: Membership) -> bool:
         """Whether the node that answers under an id is not the member with that id."""
-        self._disks[node_id] = disk
-        return self._has_another_disk(node_id, membership)
+        member = membership.get(node_id)
+        return member is not None and member.disk not in (0, disk)
 
     def impostors(self, membership: Membership) -> set[str]:
         """The ids under which other nodes were met than the members, before the membership said so."""
-        return {node_id for node_id in self._disks if self._has_another_disk(node_id, membership)}
+        return {node_id for node_id in self.addresses if self._is_impostor(node_id, membership)}
 
-    def _has_another_disk(self, node_id: str, membership: Membership) -> bool:
+    def _is_impostor(self, node_id: str, membership: Membership) -> bool:
         member = membership.get(node_id)
-        return member is not None and member.disk not in (0, self._disks[node_id])
+        if member is None:
+            return False
+        if member.disk:
+            return member.disk != self._disks[node_id]
+        return member.raft not in ("", self.addresses[node_id])     # see `hello`
 
     def to_note(self, membership: Membership) -> NoteDisk | None:
         """A member that has been met and whose disk the membership does not know yet."""

@@ -37,8 +37,13 @@ class Installation:
         self._on_installed = on_installed
         self._image: ImageInfo | None = None
         self._log_kept = False
-        self.ticket = 0
-        """The write that restarts the log; 0 while there is none under way."""
+        self._ticket: int | None = None
+        """The write that restarts the log."""
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the log is being replaced: consensus must not touch it, and hears nothing."""
+        return self._ticket is not None
 
     @property
     def busy(self) -> bool:
@@ -54,26 +59,26 @@ class Installation:
         image, raft = self._image, self._raft
         if image is None or self._machine.checkpointing:
             return
-        if self.ticket:
-            if self._log.durable_ticket >= self.ticket:
+        if self._ticket is not None:
+            if self._log.durable_ticket >= self._ticket:
                 self._finish(image)
         elif image.applied_index <= raft.applied_index or raft.role == LEADER:
             self._image = None          # caught up by the log meanwhile
         elif self._log.has_room(RESTART_ROOM_BYTES):
             index, term = image.applied_index, image.applied_term
             self._log_kept = raft.log.matches(index, term)
-            self.ticket = self._log.restart(index, term)
+            self._ticket = self._log.restart(index, term)
 
     def _finish(self, image: ImageInfo) -> None:
         self._machine.install()
         membership = Membership.decode(self._machine.membership)
         self._raft.restored(image.applied_index, image.applied_term, membership, log_kept=self._log_kept)
-        self._image, self.ticket = None, 0
+        self._image = self._ticket = None
         self._on_installed()
 
     def trim(self) -> None:
         """Cut the log behind its old end."""
-        if self.ticket:
+        if self.restarting:
             return
         raft, log = self._raft, self._log
         kept = self._keep_bytes * (LAGGARD_FACTOR if raft.someone_fetches else 1)

@@ -118,9 +118,7 @@ class Node:
         self.now += 1
         raft = self.raft
         raft.now_ns = self._clock()
-        if self.refusal:
-            self._stand_aside()
-        elif not self._installation.ticket:
+        if self._takes_part:
             raft.tick()
         self.log.poll()
         self.machine.tick()
@@ -182,7 +180,7 @@ class Node:
         return status, text
 
     def refused_by(self, node_id: str, status: int, text: str) -> None:
-        """A node does not let this one link to it: until it does, this one is no member, whatever its disk says."""
+        """A node does not let this one link to it. It may be wrong: one that has lost its disk knows no better."""
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
         if status in (Status.REMOVED, Status.WRONG_DISK):
@@ -246,7 +244,7 @@ class Node:
             self._start_reads()
         self._serve_by_lease()
         self._installation.go_on()
-        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index and not self._installation.ticket:
+        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index and not self._installation.restarting:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
@@ -301,7 +299,7 @@ class Node:
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
             self._leader_heard = self.now
-        if not self._installation.ticket and not self._refusals:
+        if self._takes_part:
             self.raft.step(message)
 
     def _heard_append(self, message: Message) -> None:
@@ -357,8 +355,9 @@ class Node:
             if member.raft and met.get(member.node_id) != member.raft:
                 addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
         self._impostors = self._acquaintances.impostors(self.raft.membership)
-        for node_id in (self.settings.node_id, *self._impostors):
-            addresses.pop(node_id, None)
+        for node_id in self._impostors:     # where it is, the member is not
+            addresses[node_id] = addresses[node_id][1:]
+        addresses.pop(self.settings.node_id, None)
         self._on_members(addresses)
 
     def _members_applied(self) -> None:
@@ -383,10 +382,15 @@ class Node:
                 except ChangeRefused:
                     return              # it is tried again on the next tick
 
-    def _stand_aside(self) -> None:
-        """Others do not take this node for a member: it takes no part, lest those who are refused elect each other."""
-        if self.raft.role == LEADER:
-            self.raft.become_follower(self.raft.term, "")
+    @property
+    def _takes_part(self) -> bool:
+        """Whether consensus hears and counts time: not while the log is being replaced, and not as a pretender.
+
+        A node that has nothing on its disk, and whom others do not take for the member of that name, has lost it. A few
+        of those could found the cluster again, without its data.
+        """
+        pretends = self._refusals and not self.raft.log.last_index
+        return not pretends and not self._installation.restarting
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -409,8 +413,8 @@ class Node:
 
     @property
     def refusal(self) -> str:
-        """Why another node does not let this one in; empty while all do."""
-        return next(iter(self._refusals.values()), "")
+        """Why others do not let this node in; empty while it has a leader."""
+        return "" if self.raft.leader else next(iter(self._refusals.values()), "")
 
     @property
     def suspects(self) -> dict[str, int]:

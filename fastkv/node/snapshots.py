@@ -137,13 +137,23 @@ class ImageFetch:
 
     def want(self, min_index: int, leader: str, others: Sequence[str]) -> None:
         """A snapshot of `min_index` or later is needed. May be said again and again."""
+        sources = [*others, leader]
         if self._finishing or (self.active and (self._info is None or self._info.applied_index >= min_index)):
             self._min_index = max(self._min_index, min_index)
+            if set(sources) != set(self._sources):
+                self._exchange_sources(sources)     # another leader, or other members, than when it began
             return
         self.cancel()
         self._min_index = min_index
-        self._sources = deque([*others, leader])
+        self._sources = deque(sources)
         self._ask_anew()
+
+    def _exchange_sources(self, sources: Sequence[str]) -> None:
+        asked, self._sources = self._sources[0], deque(sources)
+        if asked in sources:
+            self._sources.rotate(-sources.index(asked))
+        elif not self._finishing:
+            self._ask_anew()
 
     def cancel(self) -> None:
         """It is not needed any more. What is here stays on the disk, for another time."""

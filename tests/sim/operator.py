@@ -107,7 +107,7 @@ class Operator:
             return self._settling
         for member in members.members:
             machine = self.world.machines[member.node_id]
-            if machine.lost:
+            if machine.lost or machine.retired:
                 self._ask({"do": "remove", "id": member.node_id})
                 return True
             if machine.address != member.raft:
@@ -120,7 +120,7 @@ class Operator:
         """Whether the members are as they should be."""
         members = self._members()
         return members is not None and all(
-            not machine.lost and machine.address == member.raft
+            not machine.lost and not machine.retired and machine.address == member.raft
             for member in members.members
             for machine in [self.world.machines[member.node_id]]
         )

@@ -200,6 +200,8 @@ class World:
 
     def retires(self, machine: Machine, text: str) -> None:
         """A node learns that it is a member no more, and stops for good."""
+        if machine.disk_number not in self.truth.membership.removed:
+            raise Violation(f"{machine.node_id} stops, and nobody has removed it: {text}")
         self.note(f"{machine.node_id} stops for good: {text}")
         machine.stop()
         machine.retired = machine.expelled = True
