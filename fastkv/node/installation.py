@@ -80,10 +80,12 @@ class Installation:
         """Cut the log behind its old end."""
         if self.restarting:
             return
-        raft, log = self._raft, self._log
+        raft, log, durable = self._raft, self._log, self._machine.durable_applied_index
+        if durable <= raft.log.base_index:
+            return
         kept = self._keep_bytes * (LAGGARD_FACTOR if raft.someone_fetches else 1)
         needed = max(raft.low_water, log.index_behind(kept))
-        log.compact(min(self._machine.durable_applied_index, needed))
+        log.compact(min(durable, needed))
         base_index = log.first_index - 1
         if raft.log.base_index < base_index:
             raft.log.cut(base_index, log.term_at(base_index))

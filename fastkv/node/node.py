@@ -56,7 +56,8 @@ class Node:
 
     `wake` is called when a pump is wanted; whoever runs the node calls `pump` once soon after. All times are ticks,
     counted by `tick`, but for leases, which need `clock`: monotonic nanoseconds that also count while the process is
-    paused. `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more.
+    paused. `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
+    `on_disowned` that it is none of the founders, whatever its configuration says, and has to remember that.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Node:
         clock: Callable[[], int],
         on_members: Callable[[Addresses], None] = lambda addresses: None,
         on_removed: Callable[[str], None] = lambda text: None,
+        on_disowned: Callable[[], None] = lambda: None,
         value_limit_bytes: int,
         open_limit_bytes: int,
     ) -> None:
@@ -90,6 +92,7 @@ class Node:
         self._clock = clock
         self._on_members = on_members
         self._on_removed = on_removed
+        self._on_disowned = on_disowned
         self._wake = wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
@@ -118,7 +121,7 @@ class Node:
         self.now += 1
         raft = self.raft
         raft.now_ns = self._clock()
-        if self._takes_part:
+        if not self._installation.restarting:
             raft.tick()
         self.log.poll()
         self.machine.tick()
@@ -185,6 +188,11 @@ class Node:
             self._on_removed(f"{node_id} says: {text}")
         if status in (Status.REMOVED, Status.WRONG_DISK):
             self._refusals[node_id] = f"{node_id} says: {text}"
+            if self.raft.membership.members and not self.raft.log.last_index:
+                # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
+                self.raft.disown()
+                self._on_disowned()
+                self._wake()
 
     def peer_lost(self, node_id: str) -> None:
         """The link to a peer broke: what was sent on it may or may not have arrived."""
@@ -299,7 +307,7 @@ class Node:
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
             self._leader_heard = self.now
-        if self._takes_part:
+        if not self._installation.restarting:
             self.raft.step(message)
 
     def _heard_append(self, message: Message) -> None:
@@ -381,16 +389,6 @@ class Node:
                     raft.change(note)
                 except ChangeRefused:
                     return              # it is tried again on the next tick
-
-    @property
-    def _takes_part(self) -> bool:
-        """Whether consensus hears and counts time: not while the log is being replaced, and not as a pretender.
-
-        A node that has nothing on its disk, and whom others do not take for the member of that name, has lost it. A few
-        of those could found the cluster again, without its data.
-        """
-        pretends = self._refusals and not self.raft.log.last_index
-        return not pretends and not self._installation.restarting
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

@@ -119,7 +119,10 @@ class ImageFetch:
         self._info: ImageInfo | None = None
         self._incoming: Incoming | None = None
         self._asked_to = 0
+        self._early: dict[int, bytes] = {}
+        """Chunks that came before the one in front of them; at most a window of them."""
         self._silent_ticks = 0
+        self._asked_again = False
         self._finishing = False
         self.received_bytes = 0
         self.problem = ""
@@ -161,6 +164,7 @@ class ImageFetch:
             self._incoming.close()
         self._sources.clear()
         self._info = self._incoming = None
+        self._early.clear()
         self._finishing = False
 
     def lost(self, node_id: str) -> None:
@@ -175,7 +179,11 @@ class ImageFetch:
         self._silent_ticks += 1
         # Before the first chunk, an image may have to be made: that takes a while.
         if self._silent_ticks >= (self._timeout_ticks if self._info else MAKING_TIMEOUTS * self._timeout_ticks):
-            self._next_source()
+            if self._info is None or self._asked_again:
+                self._next_source()
+            else:
+                self._asked_again = True        # a frame was lost; another member's image would be another one
+                self._ask_anew()
 
     def heard_chunk(self, node_id: str, status: int, body: bytes) -> None:
         """An answer. Late and duplicate ones, and those of others, are ignored. ValueError for what is none."""
@@ -205,6 +213,7 @@ class ImageFetch:
         else:
             assert self._incoming is not None
             self._asked_to = self._incoming.offset
+            self._early.clear()
             self._ask_on()
 
     def _ask_on(self) -> None:
@@ -220,6 +229,7 @@ class ImageFetch:
             self._asked_to += nbytes
 
     def _next_source(self) -> None:
+        self._asked_again = False
         self._sources.rotate(-1)
         self._ask_anew()
 
@@ -227,6 +237,7 @@ class ImageFetch:
         if self._incoming is not None:
             self._incoming.close()
         self._info = self._incoming = None
+        self._early.clear()
 
     def _begun(self, node_id: str, chunk: SnapshotChunk) -> bool:
         """Whether the chunk is of the snapshot that is being taken in; the first one begins it."""
@@ -244,21 +255,25 @@ class ImageFetch:
             return False
         self._info = info
         self._asked_to = self._incoming.offset
+        if not self._asked_to:
+            self._asked_to = len(chunk.data)    # of which this first chunk is the beginning
         return True
 
     def _take(self, chunk: SnapshotChunk) -> None:
         info, incoming = self._info, self._incoming
         assert info is not None
         assert incoming is not None
-        if chunk.offset == incoming.offset and chunk.data:
-            try:
-                incoming.write(chunk.data)
-            except OSError as error:    # a full disk: try again later, and go on from here
-                self.problem = f"the snapshot cannot be written: {error}"
-                return
-            self.received_bytes += len(chunk.data)
-            self._silent_ticks = 0
-            self._asked_to = max(self._asked_to, incoming.offset)
+        if incoming.offset <= chunk.offset < self._asked_to and chunk.data:
+            self._early[chunk.offset] = chunk.data
+        try:
+            while data := self._early.pop(incoming.offset, b""):
+                incoming.write(data)
+                self.received_bytes += len(data)
+                self._silent_ticks, self._asked_again = 0, False
+        except OSError as error:        # a full disk: try again later, and go on from here
+            self.problem = f"the snapshot cannot be written: {error}"
+            return
+        self._asked_to = max(self._asked_to, incoming.offset)
         if incoming.offset == info.nbytes:
             self._finishing = True
             incoming.finish(self._finished)

@@ -157,7 +157,9 @@ class WritePath:
                 if now >= min(waiting.leader_deadline, waiting.deadline):
                     waiting.waiters.fail(Status.NO_LEADER)
             self._waiting = deque(w for w in self._waiting if now < min(w.leader_deadline, w.deadline))
-            self._place_waiting()       # a link to the leader may have come up since
+            self._waiting_bytes = sum(w.batch.nbytes for w in self._waiting)
+            if self._raft.leader:
+                self._place_waiting()       # a link to it may have come up since
 
     def end(self) -> None:
         """The node stops: answer everybody."""

@@ -37,7 +37,13 @@ def campaign(raft: Raft, *, pre_vote: bool, transferred: bool = False) -> None:
 
 
 def heard_vote_request(raft: Raft, message: Message) -> None:
-    """Vote, at most once a term, for a candidate whose log has everything that may be committed (thesis 3.6.1)."""
+    """Vote, at most once a term, for a candidate whose log has everything that may be committed (thesis 3.6.1).
+
+    Not while this node waits to be told of any cluster: nobody can rightly count on its vote, and somebody who has lost
+    his disk might.
+    """
+    if not raft.membership.members:
+        return
     up_to_date = raft.log.is_up_to_date(message.index, message.log_term)
     if message.kind == PRE_VOTE:
         # Would we vote, if it campaigned in that term? An answer binds nobody and needs no disk. Stickiness towards a

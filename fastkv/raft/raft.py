@@ -222,6 +222,13 @@ class Raft:
         if self.role == LEADER:
             transfer.hand_over(self)
 
+    def disown(self) -> None:
+        """The cluster does not take this node for one of its founders: forget that, and wait to be added."""
+        require(self.log.last_index == 0, "a node with a log is a member of whatever that says")
+        self.history = History(0, Membership())
+        self.become_follower(self.term, NOBODY)
+        self.membership_changed()
+
     def restored(self, index: int, term: int, membership: Membership, *, log_kept: bool) -> None:
         """The state machine is at entry `index` now, by a snapshot (thesis 5.3).
 

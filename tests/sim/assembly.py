@@ -126,6 +126,7 @@ def assemble(process: Process, *, on_removed: Callable[[str], None]) -> Parts:
         clock=machine.now_ns,
         on_members=process.links.reach,
         on_removed=on_removed,
+        on_disowned=machine.disown,
         value_limit_bytes=1 << 20,
         open_limit_bytes=1 << 16,
     )

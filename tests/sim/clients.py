@@ -1,4 +1,8 @@
-"""Simulated clients: each has one operation under way, at a node of its choice, and writes down what it saw."""
+"""Simulated clients: each has one operation under way, at a node of its choice, and writes down what it saw.
+
+Where the seed says so they have sessions: a write whose outcome is unknown is sent again, somewhere else, until one of
+the answers comes; it has to be the only one that there is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
-from fastkv._core.codes import Consistency, Kind, Opcode, Status
+from fastkv._core.codes import OPEN_SESSION, SESSION_ENTRY_BYTES, Consistency, Kind, Opcode, Status
 from fastkv._core.entry import encode_command
 from fastkv.wire.client import encode_get
 from tests.sim.events import Events
@@ -59,6 +63,10 @@ class Observations:
             self._enough()
 
 
+WRITES = frozenset({"put", "cas", "delete"})
+SESSION_BODY = bytes([OPEN_SESSION]).ljust(SESSION_ENTRY_BYTES, b"\0")
+
+
 class _Open(NamedTuple):
     door: Door
     f: str
@@ -66,6 +74,10 @@ class _Open(NamedTuple):
     called: int
     argument: str
     expected: int
+    sequence: int = 0
+    """Its number in the session; 0 where there is none."""
+    again: bool = False
+    """It was sent before, and may have been done."""
 
 
 class Client:
@@ -83,6 +95,9 @@ class Client:
         self._patience_us = plan.election_us * 6
         self._revisions: dict[str, int] = {}
         self._attempt = 0
+        self._issued = 0
+        self._session = 0
+        self._sequence = 0
         self._open: _Open | None = None
         self.stopped = False
 
@@ -107,21 +122,36 @@ class Client:
         events = self._events
         key = f"k{events.between(1, self._plan.keys)}"
         f = events.rng.choices(self._names, cum_weights=self._weights)[0]
-        door = self._doors[events.between(1, len(self._doors)) - 1]
-        self._attempt += 1
-        self._issue(_Open(door, f, key, events.now, f"{self.name}-{self._attempt}", self._revisions.get(key, 0)))
+        sequence = 0
+        if self._plan.session_limit and f in WRITES:
+            if self._session:
+                self._sequence = sequence = self._sequence + 1
+            else:
+                f = "session"
+        argument = f"{self.name}-{self._attempt + 1}"
+        self._issue(_Open(self._door(), f, key, events.now, argument, self._revisions.get(key, 0), sequence))
+
+    def _door(self) -> Door:
+        return self._doors[self._events.between(1, len(self._doors)) - 1]
 
     def _issue(self, operation: _Open) -> None:
+        self._attempt += 1
+        self._issued = self._events.now
         key, f = operation.key.encode(), operation.f
-        if f == "get":
+        session = (self._session, operation.sequence) if operation.sequence else None
+        if f == "session":
+            opcode, body = Opcode.SESSION, SESSION_BODY
+        elif f == "get":
             opcode, body = Opcode.GET, encode_get(key, Consistency.LINEARIZABLE)
         elif f == "stale":
             opcode, body = Opcode.GET, encode_get(key, Consistency.STALE_READ)
         elif f == "delete":
-            opcode, body = Opcode.DELETE, encode_command(Kind.ENTRY_DELETE, key)
+            opcode, body = Opcode.DELETE, encode_command(Kind.ENTRY_DELETE, key, session=session)
         else:
             compare = operation.expected if f == "cas" else None
-            opcode, body = Opcode.PUT, encode_command(Kind.ENTRY_PUT, key, operation.argument.encode(), compare=compare)
+            value = operation.argument.encode()
+            opcode = Opcode.PUT
+            body = encode_command(Kind.ENTRY_PUT, key, value, compare=compare, session=session)
         self._open = operation
         if not operation.door.submit(opcode, body, partial(self._heard, self._attempt)):
             self._heard(self._attempt, Status.NO_LEADER, 0, 0, b"")
@@ -129,7 +159,7 @@ class Client:
     def _lose_patience(self) -> None:
         """One timer for all operations: nothing is scheduled for each of them."""
         operation, now = self._open, self._events.now
-        waited = 0 if operation is None else now - operation.called
+        waited = 0 if operation is None else now - self._issued
         if waited >= self._patience_us:
             self._heard(self._attempt, Status.OUTCOME_UNKNOWN, 0, 0, b"")
             waited = 0
@@ -140,9 +170,19 @@ class Client:
         operation = self._open
         if attempt != self._attempt or operation is None:
             return                  # it came after the client had given up
-        self._open = None
         pause_us = self._plan.think_us
-        if status in NOT_DONE:
+        if operation.sequence and (status == Status.OUTCOME_UNKNOWN or (status in NOT_DONE and operation.again)):
+            again = operation._replace(door=self._door(), again=operation.again or status == Status.OUTCOME_UNKNOWN)
+            self._events.after(self._events.between(0, pause_us + self._plan.election_us // 4), self._send_again, again)
+            return
+        self._open = None
+        if operation.f == "session":
+            self._session, self._sequence = (revision, 0) if status == Status.OK else (0, 0)
+        elif status == Status.SESSION_EXPIRED:
+            self._session = 0
+            if operation.again:
+                self._record(operation, Status.OUTCOME_UNKNOWN, 0, b"")
+        elif status in NOT_DONE:
             self._seen.refused += 1
             pause_us += self._plan.election_us // 4
         elif operation.f == "stale":
@@ -150,6 +190,10 @@ class Client:
         else:
             self._record(operation, status, revision, payload)
         self._events.after(self._events.between(0, pause_us), self._next)
+
+    def _send_again(self, operation: _Open) -> None:
+        if self._open is not None and self._open.sequence == operation.sequence:
+            self._issue(operation)
 
     def _read_stale(self, operation: _Open, status: int, payload: bytes) -> None:
         if status == Status.OUTCOME_UNKNOWN:
@@ -192,5 +236,5 @@ class Client:
             raise Violation(f"a {operation.f} at {operation.door.node_id} was answered with status {status}")
 
     def _answered(self, operation: _Open, returned: int, outcome: str | bool | None, revision: int) -> None:
-        _, f, key, called, argument, expected = operation
+        _, f, key, called, argument, expected, _, _ = operation
         self._seen.add(Operation(self.name, key, f, called, returned, argument, expected, outcome, revision))

@@ -73,8 +73,6 @@ class Links:
             else:
                 self._world.note_once(f"{node_id} does not let {own.node_id} in: {text}")
                 own.node.refused_by(node_id, status, text)
-                if status == Status.WRONG_DISK and own.raft.log.last_index == 0:
-                    own.machine.founder = False     # put down on the disk: it will never found a cluster
             again_us *= 4
         self._dial_later(node_id, again_us)
 

@@ -103,6 +103,10 @@ class Machine:
         self.disk_number = self.world.events.rng.getrandbits(63) | 1
         self.stored = StoredState()
 
+    def disown(self) -> None:
+        """Its node has heard that it is none of the founders; that is put down on the disk."""
+        self.founder = False
+
     @property
     def first_membership(self) -> Membership:
         """What its configuration says while its disk says nothing."""

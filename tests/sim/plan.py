@@ -90,6 +90,8 @@ class Plan:
     """What operators do, and how often."""
     change_us: tuple[int, int]
     lease_reads: bool
+    session_limit: int
+    """How many sessions clients may have; 0: they have none."""
 
     @property
     def lease_ns(self) -> int:
@@ -112,7 +114,7 @@ def draw(seed: int) -> Plan:
     """The plan of a seed; its random numbers are its own, so that a fault more or less changes nothing here."""
     rng = random.Random(f"plan {seed}")
     tick_us = 10 * MS
-    election_ticks, heartbeat_ticks = rng.choice([(5, 1), (6, 1), (8, 2), (10, 2), (10, 3)])
+    election_ticks, heartbeat_ticks = rng.choice([(4, 1), (5, 1), (6, 1), (6, 2), (8, 2), (10, 3)])
     election_us = tick_us * election_ticks
     spread = rng.choice([0.02, 0.1, 0.35])
     faults = [(name, weight) for name, weight in FAULTS.items() if rng.random() < 0.7]
@@ -139,10 +141,11 @@ def draw(seed: int) -> Plan:
         checkpoint_age_ticks=rng.choice([10, 50]),
         snapshot_log_bytes=rng.choice([500, 4000, 1 << 30]),
         snapshot_chunk_bytes=rng.choice([500, 5000]),
-        fault_us=(election_us // 8, election_us * rng.choice([1, 2])),
+        fault_us=(election_us // 10, election_us * rng.choice([1, 2])),
         lasting_us=election_us * rng.choice([2, 4, 8]) // 4,
         faults=tuple(faults) or tuple(FAULTS.items()),
         changes=tuple((name, weight) for name, weight in CHANGES.items() if rng.random() < 0.8),
-        change_us=(election_us // 2, election_us * rng.choice([3, 6, 12])),
+        change_us=(election_us // 4, election_us * rng.choice([2, 4, 8])),
         lease_reads=rng.random() < 0.5,
+        session_limit=rng.choice([0, 0, 30, 1000]),
     )

@@ -48,6 +48,7 @@ class Process:
         self.store, self.state, self.log, self.raft, self.node = (
             parts.store, parts.state, parts.log, parts.raft, parts.node
         )  # fmt: skip
+        self.node.ingress.session_limit = self.world.plan.session_limit or 1
         self._committed = self.raft.commit_index
         self._applied = -1
         self._sink = CallbackSink(self.node.outbox, _raise)
