@@ -61,16 +61,17 @@ class Acquaintances:
 
     def _is_impostor(self, node_id: str, membership: Membership) -> bool:
         member = membership.get(node_id)
-        if member is None:
+        if member is None or node_id == self._node_id:
             return False
         if member.disk:
             return member.disk != self._disks[node_id]
         return member.raft not in ("", self.addresses[node_id])     # see `hello`
 
     def to_note(self, membership: Membership) -> NoteDisk | None:
-        """A member that has been met and whose disk the membership does not know yet."""
+        """A member that has been met, where it is said to be, and whose disk the membership does not know yet."""
         for member in membership.members:
             disk = self._disks.get(member.node_id, 0)
-            if not member.disk and disk and disk not in membership.removed:
+            known = disk and disk not in membership.removed and not self._is_impostor(member.node_id, membership)
+            if not member.disk and known:
                 return NoteDisk(member.node_id, disk)
         return None
