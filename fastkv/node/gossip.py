@@ -32,12 +32,14 @@ class Gossip:
         self._heard: dict[str, PeerStatus] = {}
         self.audit = Audit(settings.node_id, patience_ticks=settings.status_expiry_ticks)
 
+    def is_due(self, role: int, term: int, now: int) -> bool:
+        """Whether it is time to `tell`: role or term have changed, or the others have not heard of us for a while."""
+        return now >= self._due or self._told != (role, term)
+
     def tell(
         self, peers: Iterable[str], role: int, term: int, commit: int, applied: int, leader: str, now: int
     ) -> None:
-        """Tell the others where role or term have changed, or the time has come."""
-        if now < self._due and self._told == (role, term):
-            return
+        """Tell the others."""
         self._told = (role, term)
         self._due = now + self._settings.status_ticks
         points = self._points()

@@ -251,7 +251,8 @@ class Node:
             self._reads.serve(self.machine.table, raft.applied_index)
             self._start_reads()
         self._serve_by_lease()
-        self._installation.go_on()
+        if self._installation.busy:
+            self._installation.go_on()
         if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index and not self._installation.restarting:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
@@ -330,7 +331,7 @@ class Node:
                 self._reads.start(batch, self.now, settings.leader_wait_ticks, settings.request_timeout_ticks)
 
     def _leased(self) -> bool:
-        return self.settings.lease_reads and self.raft.lease_holds(self._clock())
+        return self.settings.lease_reads and self.raft.role == LEADER and self.raft.lease_holds(self._clock())
 
     def _serve_by_lease(self) -> None:
         """Reads of this turn without a round, while nobody else can lead.
@@ -453,6 +454,8 @@ class Node:
 
     def _tell(self) -> None:
         raft = self.raft
+        if not self._gossip.is_due(raft.role, raft.term, self.now):
+            return
         self._gossip.tell(
             raft.peers, raft.role, raft.term, raft.commit_index, raft.applied_index, raft.leader, self.now
         )

@@ -12,15 +12,19 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
-from fastkv._core.codes import Status
+from fastkv._core.codes import Kind, Status
+from fastkv._core.entry import BatchBuilder, encode_session
+from fastkv.kv.state import StateMachine
 from fastkv.log_types import HardState, Segment
 from fastkv.node.reads import Reads
 from fastkv.node.writes import Proposals
-from fastkv.raft import Message, Raft, election, follower, leader, quorum, raft
+from fastkv.raft import LEADER, Message, NotLeader, Raft, election, follower, leader, quorum, raft, reconfigure
 from fastkv.raft.lease import Lease
+from fastkv.raft.membership import Change, plan
 from fastkv.raft.messages import PRE_VOTE_REPLY, VOTE_REPLY
 from fastkv.raft.reads import ReadRounds
 from fastkv.storage.memory_log import MemoryLogStore
+from fastkv.storage.memory_store import MemoryImage, MemoryStore
 from tests.sim.process import Process
 from tests.sim.world import Violation, World
 
@@ -139,6 +143,51 @@ def _() -> AbstractContextManager[Any]:
     return mock.patch.object(
         Proposals, "fail_all", lambda self, applied_index, status: fail_all(self, applied_index, Status.NO_LEADER)
     )
+
+
+@bug("sessions-not-in-snapshot", "a snapshot leaves out the clients' sessions")
+def _() -> AbstractContextManager[Any]:
+    make_image = MemoryStore._make_image
+
+    def forgetful(self: MemoryStore) -> MemoryImage:
+        disk, sessions = self._disk, self._disk.sessions
+        disk.sessions = {}
+        try:
+            return make_image(self)
+        finally:
+            disk.sessions = sessions
+
+    return mock.patch.object(MemoryStore, "_make_image", forgetful)
+
+
+@bug("hasty-change", "members change in one step, by a leader that does not know yet what is committed (Ongaro, 2015)")
+def _() -> AbstractContextManager[Any]:
+    def propose(self: Raft, change: Change) -> int:
+        if self.role != LEADER:
+            raise NotLeader(self.leader)
+        planned = plan(self.membership, change)
+        return reconfigure._append(self, planned.final() if planned.outgoing else planned)
+
+    return mock.patch.object(reconfigure, "propose", propose)
+
+
+@bug("expiry-by-local-clock", "a node drops sessions when its own clock says so, not the log")
+def _() -> AbstractContextManager[Any]:
+    tick, apply = StateMachine.tick, StateMachine.apply
+
+    def count(self: StateMachine) -> None:
+        self.__dict__["ticks"] = self.__dict__.get("ticks", 0) + 1
+        tick(self)
+
+    def expire(self: StateMachine, segment: Segment, first: int, last: int, results: Any) -> None:
+        if self.__dict__.get("ticks", 0) % 64 >= 48:        # by now all that are open are too old
+            builder = BatchBuilder()
+            for entry in segment.batch.entries():
+                builder.append(entry.kind, encode_session(1) if entry.kind == Kind.ENTRY_SESSION else entry.body)
+            segment = Segment(segment.first_index, segment.term, builder.take())
+        apply(self, segment, first, last, results)
+
+    return mock.patch.multiple(StateMachine, tick=count, apply=expire)
 
 
 STARTS = 5

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
     from tests.sim.world import World
 
-MAX_MEMBERS = 7
+MAX_MEMBERS = 6
 MIN_VOTERS = 3
 
 

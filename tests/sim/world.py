@@ -87,7 +87,7 @@ class World:
         gc.disable()            # a run is short, and keeps nearly all that it makes
         try:
             self._run(operations, faults)
-        except AssertionError as error:
+        except (AssertionError, ValueError) as error:       # ValueError: a log with a hole, for one
             key = error.key if isinstance(error, Violation) else ""
             raise Violation(f"seed {self.seed} at {self.events.now} us: {error}", key=key) from error
         finally:
