@@ -92,7 +92,7 @@ def test_flag_over_environment_over_file_over_default(write: Write) -> None:
 def test_every_variable_has_its_effect() -> None:
     environ = {
         "RAFT_NODE_ID": "solo", "KV_DATA_DIR": "/tmp/x", "KV_HTTP_PORT": "8000", "KV_RAFT_PORT": "9000",
-        "KV_HOST": "127.0.0.2", "KV_LOG_LEVEL": "debug", "KV_LOG_FORMAT": "json",
+        "KV_HOST": "127.0.0.2", "KV_LOG_LEVEL": "debug", "KV_LOG_FORMAT": "json", "KV_JOIN": "true",
     }
     assert {*environ, "KV_CONFIG"} == set(ENVIRONMENT.values())
     config = load_config(None, environ, {})
@@ -100,6 +100,7 @@ def test_every_variable_has_its_effect() -> None:
     assert (config.server.host, config.server.raft_port, config.server.http_port) == ("127.0.0.2", 9000, 8000)
     assert (config.logging.level, config.logging.format) == ("debug", "json")
     assert config.cluster.bootstrap_id == "solo"
+    assert config.cluster.join
 
 
 def test_port_overrides_are_what_the_other_nodes_are_told(write: Write) -> None:

@@ -35,6 +35,7 @@ cpdef enum Role:
     CLIENT = 1
     PEER = 2
     CLOSING = 3     # nothing more is read
+    LEAVING = 4     # a client's: what was asked is still answered, but nothing more is taken
 
 
 cdef class Connection(Sink):
@@ -98,7 +99,7 @@ cdef class Connection(Sink):
         cdef Frame frame
         self.reader.received(nbytes)
         try:
-            while self.role != CLOSING and self.reader.next(&frame):
+            while self.role < CLOSING and self.reader.next(&frame):
                 self.take(&frame)
         except FrameTooLarge as error:
             self.break_off(Status.FRAME_TOO_LARGE, str(error))
@@ -212,7 +213,7 @@ cdef class Connection(Sink):
         return 0
 
     cdef int set_reading(self, bint reading) except -1:
-        if self.transport is None or reading == self.reading or self.role == CLOSING:
+        if self.transport is None or reading == self.reading or self.role >= CLOSING:
             return 0
         self.reading = reading
         if reading:
@@ -220,6 +221,18 @@ cdef class Connection(Sink):
         else:
             self.transport.pause_reading()
         return 0
+
+    def stop_taking(self):
+        """Execute nothing more of what a client sends; what was taken is still answered."""
+        if self.role == CLIENT:
+            self.set_reading(False)
+            self.role = LEAVING
+
+    def say_goodbye(self):
+        """Everything that was taken is answered: say that nothing else was done, and close."""
+        if self.role == LEAVING:
+            self.answer(0, Opcode.GOODBYE, Status.OK, 0, NULL, 0, NULL, 0)
+        self.close()
 
     def close(self):
         """Send what is answered, then close. Nothing more is read."""

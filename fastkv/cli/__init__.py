@@ -1,6 +1,7 @@
 """The `fastkv` command: one module a command group.
 
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
+* `member`, `leader`: who belongs to a cluster, and who leads it
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
@@ -12,6 +13,7 @@ import click
 from fastkv.cli.bench import bench
 from fastkv.cli.cluster import cluster
 from fastkv.cli.kv import delete, get, put, scan
+from fastkv.cli.member import leader, member
 from fastkv.cli.serve import serve
 from fastkv.cli.version import version
 from fastkv.version import __version__
@@ -32,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, cluster, get, put, delete, scan, bench, version):
+for command in (serve, cluster, member, leader, get, put, delete, scan, bench, version):
     cli.add_command(command)
 
 

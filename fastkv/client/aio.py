@@ -23,7 +23,7 @@ from fastkv.client.requests import (
 from fastkv.client.results import ConsistencyName, Item, Text
 from fastkv.client.scan import Scan, scan_request
 from fastkv.client.settings import Settings
-from fastkv.errors import ProtocolError
+from fastkv.errors import ProtocolError, error_for
 from fastkv.wire.client import encode_get
 
 
@@ -156,6 +156,28 @@ class AsyncClient:
         """
         request = scan_request(prefix, start, end, limit, reverse, keys_only, consistency_code(consistency))
         return Scan(self._cluster, request, limit, timeout)
+
+    async def admin(
+        self, request: dict[str, Any], *, timeout: float | None = None  # noqa: ASYNC109
+    ) -> dict[str, Any]:
+        """Ask for other members or another leader: what `POST /cluster/members` and its kin take, with `do`.
+
+        Raises ChangeRefused where nothing was changed, OutcomeUnknown where the answer was lost: look before trying
+        again.
+        """
+        asks = request.get("do") == "members"
+        reply = await self._cluster.request(
+            Opcode.ADMIN, json.dumps(request).encode(), writes=not asks, timeout_s=timeout
+        )
+        try:
+            answer = json.loads(reply.body)
+        except ValueError:
+            raise answer_error(reply) from None
+        if reply.status != Status.OK:
+            raise error_for(reply.status, str(answer.get("error", "")))
+        if not isinstance(answer, dict):
+            raise ProtocolError("the server's answer is no JSON object")
+        return answer
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109
         """The cluster as the connected node sees it: what `GET /cluster/status` says, and `leader`."""

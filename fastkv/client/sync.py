@@ -164,6 +164,10 @@ class Client:
         while page := self._thread.call(scan.next_page):
             yield from page
 
+    def admin(self, request: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """Ask for other members or another leader. See `AsyncClient.admin`."""
+        return self._thread.call(lambda: self._client.admin(request, timeout=timeout))
+
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The cluster as the connected node sees it. See `AsyncClient.status`."""
         return self._thread.call(lambda: self._client.status(timeout=timeout))

@@ -64,6 +64,8 @@ class Rule:
 
     def parse(self, text: str) -> Any:
         """The value that a flag or an environment variable spells. ValueError as for `check`."""
+        if self.kind is bool:
+            return self.check({"true": True, "false": False}.get(text.lower(), text))
         if self.kind is not int:
             return self.check(text)
         try:
@@ -115,6 +117,14 @@ class ClusterConfig:
     bootstrap_id: str = _setting(
         "node-1",
         Rule(str, "The node that calls the first election of a new cluster at once. Default: the first node."),
+    )
+    join: bool = _setting(
+        False,
+        Rule(
+            bool,
+            "Whether this node, while its data directory is empty, waits to be added to a cluster that is there "
+            "already, rather than founding one with `cluster.nodes`. Also `--join`, `KV_JOIN`.",
+        ),
     )
     data_dir: Path = Path("data")
     """Where the nodes keep their data: each in the directory `data_dir`/`node_id`."""

@@ -10,6 +10,6 @@ and disk.
 """
 
 from fastkv.node.node import Node
-from fastkv.node.ports import NodeSettings, PeerStatus, Transport
+from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 
-__all__ = ["Node", "NodeSettings", "PeerStatus", "Transport"]
+__all__ = ["Addresses", "Node", "NodeSettings", "PeerStatus", "Transport"]

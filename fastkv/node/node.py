@@ -220,6 +220,10 @@ class Node:
         """The membership in force, as `admin` describes it."""
         return self._admin.members()
 
+    def removed_disks(self) -> tuple[int, ...]:
+        """The data directories whose nodes were removed for good: nothing more is to be heard from them."""
+        return self._applied_membership.removed
+
     def drain(self, done: Callable[[], None]) -> None:
         """Before a clean stop: hand leadership over, so that nobody waits for a timeout. `done` is called once."""
         self._fitness.drain(done, self.now)
@@ -253,7 +257,7 @@ class Node:
         self._serve_by_lease()
         if self._installation.busy:
             self._installation.go_on()
-        if self.machine.checkpoint_due and raft.durable_index >= raft.applied_index and not self._installation.restarting:
+        elif self.machine.checkpoint_due and raft.durable_index >= raft.applied_index:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
@@ -414,6 +418,17 @@ class Node:
     def refusal(self) -> str:
         """Why others do not let this node in; empty while it has a leader."""
         return "" if self.raft.leader else next(iter(self._refusals.values()), "")
+
+    @property
+    def fetch_problem(self) -> str:
+        """What went wrong last with the snapshot that is being fetched; empty when nothing did."""
+        return self._fetch.problem if self._fetch.active else ""
+
+    @property
+    def fetch_progress(self) -> dict[str, int] | None:
+        """Of the snapshot that is being fetched: bytes that are here, and bytes in all. None while there is none."""
+        here, total = self._fetch.progress
+        return {"bytes": here, "total_bytes": total} if self._fetch.active else None
 
     @property
     def suspects(self) -> dict[str, int]:

@@ -87,6 +87,10 @@ class LocalService:
     def _callback_failed(self, error: BaseException) -> None:
         log.error("an answer could not be delivered", exc_info=error)
 
+    def admin(self, request: dict[str, Any], deliver: Callable[[int, dict[str, Any]], None]) -> None:
+        """Ask for other members or another leader; see `fastkv.node.admin`."""
+        self._node.admin(request, deliver)
+
     # -- state -------------------------------------------------------------------------------------------------------
 
     @property
@@ -97,14 +101,15 @@ class LocalService:
     def leader(self) -> tuple[str, str]:
         """The leader's id and raw-TCP address; two empty strings while there is none."""
         leader = self._node.raft.leader
-        return (leader, str(self.config.cluster.nodes[leader].raft)) if leader else ("", "")
+        member = self._node.raft.membership.get(leader) if leader else None
+        return (leader, member.raft) if member is not None else ("", "")
 
     def cluster_status(self) -> dict[str, Any]:
         """The shape of GET /cluster/status. Each node's state is what that node itself last said."""
-        node, nodes = self._node, self.config.cluster.nodes
-        raft = node.raft
+        node, raft = self._node, self._node.raft
         described = {}
-        for node_id, address in nodes.items():
+        for member in raft.membership.members:
+            node_id = member.node_id
             status: PeerStatus | None = None
             if node_id == self.config.node_id:
                 role, term = STATE_NAMES[raft.role], raft.term
@@ -113,13 +118,13 @@ class LocalService:
                 role, term = (STATE_NAMES[status.role], status.term) if status else ("Unknown", 0)
             described[node_id] = {
                 "id": node_id,
-                "address": str(address.raft),
+                "address": member.raft,
                 "is_leader": role == "Leader",
                 "state": role,
                 "term": term,
             }
         return {
-            "cluster_size": len(nodes),
+            "cluster_size": len(described),
             "is_leader": raft.role == LEADER,
             "local_node_id": self.config.node_id,
             "nodes": described,
@@ -137,6 +142,8 @@ class LocalService:
             "leader": bool(node.raft.leader),
             "log": node.log.has_room(node.ingress_limit_bytes),
             "checkpoint": not node.machine.over_limit,
+            "state": not node.alarm,
+            "membership": not node.refusal,
         }
 
     def health(self) -> dict[str, Any]:
@@ -154,6 +161,8 @@ class LocalService:
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,
+            "problems": [text for text in (node.alarm, node.refusal, node.fetch_problem) if text],
+            "snapshot": node.fetch_progress,
         }
 
     def metrics(self) -> bytes:

@@ -2,7 +2,7 @@
 
 A link is one-way: this node's frames travel on the connection that it dialled, the peer's on the one the peer dialled.
 So two nodes that dial each other at once need no tie-break, and a link's state has one owner. A link may lose
-everything it holds when it breaks; Raft expects no more of it.
+everything it holds when it breaks; Raft expects no more of it. Whom to reach, and where, changes with the members.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import cast
 
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
-from fastkv.wire.client import PEER_ROLE, encode_hello_body
+from fastkv.node import Addresses
+from fastkv.wire.client import PEER_ROLE, HelloReply, decode_hello_reply, encode_hello_body
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,15 @@ ANSWER_LIMIT_BYTES = 65536
 
 
 class PeerLink(asyncio.Protocol):
-    """One connection to one peer; `ready` is set once the peer has accepted HELLO."""
+    """One connection to one peer; `ready` once the peer has accepted HELLO, and `on_answer` the peer."""
 
-    def __init__(self, hello: bytes, on_ready: Callable[[PeerLink], None]) -> None:
+    def __init__(self, hello: bytes, on_answer: Callable[[PeerLink, HelloReply], bool]) -> None:
         self.ready = False
-        self.refusal = ""
+        self.accepted = False
+        self.refusal: tuple[int, str] | None = None
+        """The status and the text with which the peer turned us away."""
         self._hello = hello
-        self._on_ready = on_ready
+        self._on_answer = on_answer
         self._reader = FrameReader(ANSWER_LIMIT_BYTES)
         self._transport: asyncio.Transport | None = None
         self._pending: list[bytes] = []
@@ -49,17 +52,19 @@ class PeerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            frames = self._reader.feed(data)
-        except FrameTooLarge:
+            for opcode, _, code, _, body in self._reader.feed(data):
+                self._answered(opcode, code, body)
+        except (FrameTooLarge, ValueError):
             self.abort()
-            return
-        for opcode, _, code, _, body in frames:
-            if opcode == Opcode.HELLO and code == Status.OK:
-                self.ready = True
-                self._on_ready(self)
-            else:
-                self.refusal = body.decode(errors="replace") or f"status {code}"
+
+    def _answered(self, opcode: int, code: int, body: bytes) -> None:
+        if opcode == Opcode.HELLO and code == Status.OK:
+            self.ready = self.accepted = self._on_answer(self, decode_hello_reply(body, PEER_ROLE))
+            if not self.ready:
                 self.abort()
+        else:
+            self.refusal = code, body.decode(errors="replace") or f"status {code}"
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ready = False
@@ -87,54 +92,95 @@ class PeerLink(asyncio.Protocol):
 
     def abort(self) -> None:
         """Drop the connection at once."""
+        self.ready = False
         if self._transport is not None:
             self._transport.abort()
 
 
+class _Peer:
+    """Somebody to be reached."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self.addresses = addresses
+        self.dialled = ""
+        """Where the link goes, or the last attempt went."""
+        self.attempts = 0
+        self.nudge = asyncio.Event()
+        self.link: PeerLink | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def next_address(self) -> tuple[str, int] | None:
+        if not self.addresses:
+            return None
+        self.dialled = self.addresses[self.attempts % len(self.addresses)]
+        self.attempts += 1
+        host, _, port = self.dialled.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 class PeerLinks:
-    """The node's transport over TCP: keeps a link to each peer up, and tells when one comes or goes."""
+    """The node's transport over TCP: keeps a link to each peer up, and tells when one comes or goes.
+
+    `on_linked(peer, disk)` says whether whoever answered is the peer; `on_refused(peer, status, text)` is told why a
+    peer does not let this node in.
+    """
 
     def __init__(
         self,
         node_id: str,
         cluster: str,
-        addresses: Mapping[str, tuple[str, int]],
         *,
+        disk: int,
+        address: str,
         output_limit_bytes: int,
-        on_linked: Callable[[str], None],
+        on_linked: Callable[[str, int], bool],
         on_lost: Callable[[str], None],
+        on_refused: Callable[[str, int, str], None],
     ) -> None:
-        self._hello = encode_frame(Opcode.HELLO, 0, 0, 0, encode_hello_body(PEER_ROLE, node_id, cluster))
-        self._addresses = dict(addresses)
+        hello = encode_hello_body(PEER_ROLE, node_id, cluster, disk=disk, address=address)
+        self._hello = encode_frame(Opcode.HELLO, 0, 0, 0, hello)
         self._output_limit_bytes = output_limit_bytes
         self._on_linked = on_linked
         self._on_lost = on_lost
-        self._links: dict[str, PeerLink] = {}
+        self._on_refused = on_refused
+        self._peers: dict[str, _Peer] = {}
         self._dirty: list[PeerLink] = []
-        self._nudges = {peer: asyncio.Event() for peer in addresses}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closing = False
+        self._ending: set[asyncio.Task[None]] = set()
+        self._started = False
         # Only the spread of reconnection attempts hangs on this; no decision of consensus does.
         self._jitter = random.Random()
 
     def start(self) -> None:
         """Begin to dial every peer."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(peer), name=f"link to {peer}") for peer in self._addresses]
+        self._started = True
+        for name, peer in self._peers.items():
+            self._begin(name, peer)
+
+    def set_peers(self, addresses: Addresses) -> None:
+        """From now on these are to be reached, each at one of its addresses, and nobody else."""
+        for name in [name for name in self._peers if name not in addresses]:
+            self._end(self._peers.pop(name))
+        for name, candidates in addresses.items():
+            peer = self._peers.get(name)
+            if peer is None:
+                peer = self._peers[name] = _Peer(candidates)
+                if self._started:
+                    self._begin(name, peer)
+            elif peer.addresses != candidates:
+                peer.addresses = candidates
+                if peer.link is not None and peer.dialled not in candidates:
+                    peer.link.abort()
+                peer.nudge.set()
 
     async def close(self) -> None:
         """Drop every link and stop dialling."""
-        self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self._links.values():
-            link.abort()
-        self._links.clear()
+        self.set_peers({})
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def send(self, node_id: str, frame: bytes) -> bool:
         """Queue a frame for a peer; False when there is no link to it."""
-        link = self._links.get(node_id)
+        peer = self._peers.get(node_id)
+        link = peer.link if peer is not None else None
         if link is None or not link.ready:
             return False
         if link.queue(frame):
@@ -149,54 +195,76 @@ class PeerLinks:
 
     def nudge(self, node_id: str) -> None:
         """The peer has just dialled us, so it is there: dial it now rather than after the backoff."""
-        if node_id in self._nudges:
-            self._nudges[node_id].set()
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.nudge.set()
 
     def linked(self, node_id: str) -> bool:
         """Whether frames to this peer would be sent."""
-        link = self._links.get(node_id)
-        return link is not None and link.ready
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.link is not None and peer.link.ready
 
-    async def _keep(self, peer: str) -> None:
+    # -- one peer ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, peer: _Peer) -> None:
+        peer.task = asyncio.get_running_loop().create_task(self._keep(name, peer), name=f"link to {name}")
+
+    def _end(self, peer: _Peer) -> None:
+        if peer.task is not None:
+            peer.task.cancel()
+            self._ending.add(peer.task)
+            peer.task.add_done_callback(self._ending.discard)
+        if peer.link is not None:
+            peer.link.abort()
+            peer.link = None
+
+    async def _keep(self, name: str, peer: _Peer) -> None:
         backoff = FIRST_BACKOFF_S
         said = ""
-        while not self._closing:
-            link = await self._dial(peer)
+        while True:
+            link = await self._dial(name, peer)
             if link is not None:
-                self._links[peer] = link
+                peer.link = link
                 await link.closed
-                del self._links[peer]
-                if link.refusal and link.refusal != said:
-                    said = link.refusal
-                    log.error("%s refuses our link: %s", peer, said)
-                elif not link.refusal:
+                peer.link = None
+                if link.accepted:
                     backoff = FIRST_BACKOFF_S
-                    log.info("link to %s lost", peer)
-                self._on_lost(peer)
+                    log.info("link to %s lost", name)
+                if link.refusal is not None:
+                    status, text = link.refusal
+                    if text != said:
+                        said = text
+                        log.error("%s refuses our link: %s", name, text)
+                    self._on_refused(name, status, text)
+                self._on_lost(name)
             await self._pause(peer, backoff * (0.5 + self._jitter.random()))
             backoff = min(backoff * 2, LAST_BACKOFF_S)
 
-    async def _dial(self, peer: str) -> PeerLink | None:
-        host, port = self._addresses[peer]
+    async def _dial(self, name: str, peer: _Peer) -> PeerLink | None:
+        address = peer.next_address()
+        if address is None:
+            return None
 
-        def ready(link: PeerLink) -> None:
-            log.info("link to %s up", peer)
-            self._on_linked(peer)
+        def answered(link: PeerLink, reply: HelloReply) -> bool:
+            if reply.node_id != name or not self._on_linked(name, reply.disk):
+                log.warning("%s at %s is another node than the member", reply.node_id, peer.dialled)
+                return False
+            log.info("link to %s up", name)
+            return True
 
         loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(lambda: PeerLink(self._hello, ready), host, port)
+        connecting = loop.create_connection(lambda: PeerLink(self._hello, answered), *address)
         try:
             # Not wait_for: on Python 3.11 it drops a cancellation that comes as the connection does.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, link = await connecting
         except (TimeoutError, OSError) as error:
-            log.debug("cannot reach %s at %s:%d: %s", peer, host, port, error)
+            log.debug("cannot reach %s at %s: %s", name, peer.dialled, error)
             return None
         return link
 
-    async def _pause(self, peer: str, seconds: float) -> None:
-        nudge = self._nudges[peer]
+    async def _pause(self, peer: _Peer, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await nudge.wait()
-        nudge.clear()
+                await peer.nudge.wait()
+        peer.nudge.clear()

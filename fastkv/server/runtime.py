@@ -18,11 +18,11 @@ from collections.abc import Callable
 import uvloop
 
 from fastkv._core.connection import Role
-from fastkv.config import NodeAddress, NodeConfig, is_loopback
+from fastkv.config import NodeConfig, is_loopback
 from fastkv.errors import FastKVError
 from fastkv.kv.state import StateMachine
 from fastkv.logs import set_node_context, setup_logging
-from fastkv.node import Node, NodeSettings
+from fastkv.node import Addresses, Node, NodeSettings
 from fastkv.raft import LEADER, Member, Membership, Raft, RaftConfig, RaftLog
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
@@ -67,7 +67,9 @@ async def _serve(config: NodeConfig) -> int:
         runtime = Runtime(config, directory)
         try:
             await runtime.start()
-            return await runtime.stopped
+            status = await runtime.stopped
+            await runtime.leave()
+            return status
         finally:
             await runtime.close()
 
@@ -85,6 +87,8 @@ class Runtime:
         self._last_tick = self._loop.time()
         self._announced: tuple[object, ...] = ()
         self._bootstrapping = False
+        self._idle: asyncio.Future[None] | None = None
+        """Set once nobody waits for an answer of this node any more."""
         self._open(directory)
 
     # -- construction ------------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ class Runtime:
     def _open(self, directory: DataDirectory) -> None:
         config = self.config
         storage = config.storage
-        self._disk = directory.disk
+        self._directory = directory
         pending = pending_install(directory.store_path)
         if pending is not None:
             # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
@@ -120,14 +124,25 @@ class Runtime:
         self.links = PeerLinks(
             config.node_id,
             config.cluster.name,
-            {peer: (address.raft.host, address.raft.port) for peer, address in self._peers().items()},
+            disk=directory.disk,
+            address=str(config.cluster.nodes[config.node_id].raft),
             output_limit_bytes=config.limits.peer_frame_bytes,
             on_linked=self._on_linked,
             on_lost=self._on_lost,
+            on_refused=lambda peer, status, text: self.node.refused_by(peer, status, text),
         )
         self.node = self._make_node()
+        self.node.ingress.session_limit = config.limits.sessions
+        self.links.set_peers(self._first_peers())
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
-        self.raw = RawServer(config, self.node, self.service, on_peer=self.links.nudge, on_broken=self._broken)
+        self.raw = RawServer(
+            config,
+            self.node,
+            self.service,
+            disk=directory.disk,
+            on_peer=self.links.nudge,
+            on_broken=self._broken,
+        )
         self.http = HttpServer(self.service, config.limits)
         self._bootstrapping = self._fresh() and config.node_id == config.cluster.bootstrap_id
         self.metrics = NodeMetrics(self._figures, [self.http.requests])
@@ -166,7 +181,7 @@ class Runtime:
         return Node(
             NodeSettings(
                 node_id=config.node_id,
-                disk=self._disk,
+                disk=self._directory.disk,
                 tick_ms=self._tick_s * 1000,
                 request_timeout_ticks=self._ticks(limits.request_timeout_ms),
                 leader_wait_ticks=self._ticks(limits.leader_wait_ms),
@@ -190,12 +205,17 @@ class Runtime:
             self.links,
             self._wake,
             clock=time.monotonic_ns,
+            on_members=self._members_changed,
+            on_removed=self._removed,
+            on_disowned=self._directory.note_joins,
             value_limit_bytes=limits.value_bytes,
             open_limit_bytes=config.raft.max_append_bytes * 16,
         )
 
     def _first_members(self) -> Membership:
         """Who founds the cluster: what the configuration says counts until the log says something else."""
+        if self.config.cluster.join or self._directory.joins:
+            return Membership()         # it was founded before, and will tell who belongs to it
         return Membership.of(
             Member(node_id, str(address.raft), str(address.http))
             for node_id, address in self.config.cluster.nodes.items()
@@ -211,8 +231,11 @@ class Runtime:
         counted = max(0, election_ticks - TICKS_A_HEARTBEAT - 1)
         return int(counted * self._tick_s * 1e9 * (1 - CLOCK_DRIFT))
 
-    def _peers(self) -> dict[str, NodeAddress]:
-        return {peer: address for peer, address in self.config.cluster.nodes.items() if peer != self.config.node_id}
+    def _first_peers(self) -> Addresses:
+        """Whom to dial first: the members, or whoever is in the configuration while there are none."""
+        known = {member.node_id: (member.raft,) for member in self.node.raft.membership.members if member.raft}
+        named = {node_id: (str(address.raft),) for node_id, address in self.config.cluster.nodes.items()}
+        return {peer: addresses for peer, addresses in (known or named).items() if peer != self.config.node_id}
 
     def _ticks(self, milliseconds: float) -> int:
         return max(1, round(milliseconds / 1000 / self._tick_s))
@@ -269,7 +292,7 @@ class Runtime:
 
     def _bootstrap_if_linked(self) -> None:
         """A new cluster need not wait for an election timeout: one node asks for votes once a majority can hear it."""
-        peers = self._peers()
+        peers = self.node.raft.peers
         linked = sum(self.links.linked(peer) for peer in peers)
         if self._bootstrapping and linked >= (len(peers) + 1) // 2:
             self._bootstrapping = False
@@ -287,6 +310,34 @@ class Runtime:
     def _stop(self, status: int) -> None:
         if not self.stopped.done():
             self.stopped.set_result(status)
+
+    def _members_changed(self, addresses: Addresses) -> None:
+        self.links.set_peers(addresses)
+        self.raw.drop_removed()
+
+    def _removed(self, text: str) -> None:
+        """This node is no member any more: there is nothing left for it to do, and that is no failure."""
+        if not self.stopped.done():
+            log.warning("stopping: %s. To use this machine again, empty %s and add it", text, self.config.data_dir)
+            self._stop(0)
+
+    async def leave(self) -> None:
+        """Before a clean stop: hand leadership over and answer what was taken, so that nobody loses anything by it.
+
+        First nobody new comes in. Once another node leads, nothing more is taken from the connections that are there;
+        what is under way is answered by the new leader. Then clients are told that the rest was not done.
+        """
+        self.raw.stop_accepting()
+        drained = asyncio.Event()
+        self.node.drain(drained.set)
+        await drained.wait()
+        self.raw.stop_taking()
+        await self.http.close()
+        self._idle = self._loop.create_future()
+        self._wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.limits.request_timeout_ms / 1000):
+                await self._idle
 
     def _broken(self, error: BaseException) -> None:
         """An invariant does not hold, or the disk failed: stop at once, before anything is acknowledged on top."""
@@ -313,6 +364,8 @@ class Runtime:
         raft = self.node.raft
         if (raft.role, raft.term, raft.leader) != self._announced:
             self._announce()
+        if self._idle is not None and not self.node.busy and not self._idle.done():
+            self._idle.set_result(None)
 
     def _tick(self) -> None:
         """Count the ticks that have passed.
@@ -339,9 +392,11 @@ class Runtime:
         except Exception as error:
             self._broken(error)
 
-    def _on_linked(self, peer: str) -> None:
-        self.node.peer_linked(peer, 0)
+    def _on_linked(self, peer: str, disk: int) -> bool:
+        if not self.node.peer_linked(peer, disk):
+            return False
         self._bootstrap_if_linked()
+        return True
 
     def _on_lost(self, peer: str) -> None:
         self.node.peer_lost(peer)

@@ -61,6 +61,12 @@ class Service(Protocol):
         Errors: as for `read`, and CURSOR_EXPIRED where the cursor's snapshot is gone.
         """
 
+    def admin(self, request: dict[str, Any], deliver: Callable[[int, dict[str, Any]], None]) -> None:
+        """Ask for other members or another leader, on any node.
+
+        What may be asked, and what is delivered, stands in `fastkv.node.admin`; an error's answer is `{"error": text}`.
+        """
+
     def cluster_status(self) -> dict[str, Any]:
         """What `GET /cluster/status` answers: `{"cluster_size", "is_leader", "local_node_id", "nodes", "timestamp"}`.
 

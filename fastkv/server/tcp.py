@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -40,17 +41,20 @@ class RawServer:
         node: Node,
         service: LocalService,
         *,
+        disk: int,
         on_peer: Callable[[str], None],
         on_broken: Callable[[BaseException], None],
     ) -> None:
         self._config = config
         self._node = node
         self._service = service
+        self._disk = disk
         self._on_peer = on_peer
         self._on_broken = on_broken
         self._server: asyncio.Server | None = None
         self._unknown: dict[Connection, asyncio.TimerHandle] = {}
         self._closing = False
+        self._disks: dict[Connection, int] = {}
         self.connections: set[Connection] = set()
 
     async def start(self, host: str, port: int) -> None:
@@ -58,13 +62,30 @@ class RawServer:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, host, port, backlog=1024)
 
-    async def close(self) -> None:
-        """Stop listening, and close every connection once its answers are sent."""
+    def drop_removed(self) -> None:
+        """Tell nodes that were removed, and do not know it yet because nobody replicates to them any more."""
+        removed = self._node.removed_disks()
+        for connection, disk in list(self._disks.items()):
+            if disk in removed:
+                text = f"{connection.peer_id} was removed from the cluster"
+                connection.break_off(Status.REMOVED, text)
+
+    def stop_accepting(self) -> None:
+        """Stop listening: whoever connects now goes to another node."""
         self._closing = True
         if self._server is not None:
             self._server.close()
+
+    def stop_taking(self) -> None:
+        """Take no more requests from clients. What was taken is still answered; what comes now is never executed."""
+        for connection in self.connections:
+            connection.stop_taking()
+
+    async def close(self) -> None:
+        """Stop listening, tell clients that what is not answered was not done, and close every connection."""
+        self.stop_accepting()
         for connection in list(self.connections):
-            connection.close()
+            connection.say_goodbye()
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -99,6 +120,7 @@ class RawServer:
     def connection_lost(self, connection: Connection) -> None:
         """The connection is closed, from whichever side."""
         self.connections.discard(connection)
+        self._disks.pop(connection, None)
         self._forget_timer(connection)
 
     def broken(self, connection: Connection, status: int, text: str) -> None:
@@ -120,18 +142,30 @@ class RawServer:
         elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
             text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
             connection.break_off(Status.WRONG_CLUSTER, text)
-        elif hello.role == PEER_ROLE and hello.id not in self._node.raft.peers:
-            connection.break_off(Status.UNAUTHENTICATED, f"{hello.id!r} is no other member of this cluster")
         elif hello.role not in (CLIENT_ROLE, PEER_ROLE):
             connection.break_off(Status.INVALID_REQUEST, f"role {hello.role} is neither client (1) nor peer (2)")
         else:
-            self._forget_timer(connection)
             is_peer = hello.role == PEER_ROLE
+            if is_peer:
+                status, text = self._node.hear_hello(hello.id, hello.disk, hello.address)
+                if status != Status.OK:
+                    connection.break_off(status, text)
+                    return
+                self._drop_peer(hello.id)       # of one node only the newest link counts
+                self._disks[connection] = hello.disk
+            self._forget_timer(connection)
             frame_bytes = limits.peer_frame_bytes if is_peer else limits.client_frame_bytes
             connection.become(Role.PEER if is_peer else Role.CLIENT, hello.id if is_peer else "", frame_bytes)
             leader, address = self._service.leader()
             reply = HelloReply(
-                PROTOCOL_VERSION, frame_bytes, limits.value_bytes, self._config.node_id, cluster, leader, address
+                PROTOCOL_VERSION,
+                frame_bytes,
+                limits.value_bytes,
+                self._config.node_id,
+                cluster,
+                leader,
+                address,
+                self._disk if is_peer else 0,
             )
             self._reply(connection, request_id, Opcode.HELLO, Status.OK, encode_hello_reply(reply))
             if is_peer:
@@ -145,10 +179,25 @@ class RawServer:
                 self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status))
 
             self._service.scan(body, deliver)
+        elif opcode == Opcode.ADMIN:
+            self._admin(connection, request_id, body)
         elif opcode == Opcode.STATUS:
             self._reply(connection, request_id, opcode, Status.OK, orjson.dumps(self._service.status_with_leader()))
         else:
             self._reply(connection, request_id, opcode, Status.UNKNOWN_OPCODE, f"unknown opcode {opcode:#x}".encode())
+
+    def _admin(self, connection: Connection, request_id: int, body: bytes) -> None:
+        def deliver(status: int, answer: dict[str, Any]) -> None:
+            self._reply(connection, request_id, Opcode.ADMIN, status, orjson.dumps(answer))
+
+        try:
+            asked = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            asked = None
+        if isinstance(asked, dict):
+            self._service.admin(asked, deliver)
+        else:
+            deliver(Status.INVALID_REQUEST, {"error": "an ADMIN body is a JSON object"})
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""

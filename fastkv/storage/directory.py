@@ -40,6 +40,8 @@ class DataDirectory:
         self.store_path = path / "store"
         self.disk = 0
         """The number of this directory; never 0 once it is open."""
+        self.joins = False
+        """Whether its node was told that it is none of a cluster's founders: see `note_joins`."""
         self._lock_fd = lock_fd
 
     @classmethod
@@ -105,6 +107,13 @@ class DataDirectory:
         if not isinstance(disk, int) or disk <= 0:
             raise StorageError(f"{path} says disk {disk!r}, which is no number of a directory")
         self.disk = disk
+        self.joins = theirs.get("joins") is True
+
+    def note_joins(self) -> None:
+        """Remember that this directory's node founds no cluster: others have told it that it is no founder."""
+        path = self.path / "identity.json"
+        _write_durably(path, json.dumps({**_read_identity(path), "joins": True}).encode() + b"\n")
+        self.joins = True
 
 
 def _make(path: Path) -> None:

@@ -10,7 +10,7 @@ instead of missing it. Those of an answer are ignored.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastkv._core.codes import PROTOCOL_VERSION as PROTOCOL_VERSION
 from fastkv._core.codes import Consistency, ScanFlag
@@ -22,6 +22,7 @@ PEER_ROLE = 2
 _HELLO = struct.Struct("<4sHBB")
 _HELLO_REPLY = struct.Struct("<HHII")
 _LENGTH = struct.Struct("<H")
+_DISK = struct.Struct("<Q")
 _GET = struct.Struct("<BBH")
 _SCAN = struct.Struct("<BBHHHII")
 _SCAN_REPLY = struct.Struct("<QIHH")
@@ -36,18 +37,26 @@ STALE_PREFIX_BYTES = _STALE.size
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first frame of a connection. `cluster` may be empty for a client: any will do."""
+    """The first frame of a connection. `cluster` may be empty for a client: any will do.
+
+    A node also says the number of its data directory, and its raw-TCP `host:port`.
+    """
 
     version: int
     role: int
     id: str
     cluster: str
     credentials: bytes
+    disk: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HelloReply:
-    """What a server says of itself. `leader_id` and `leader_address` are empty while it knows no leader."""
+    """What a server says of itself. `leader_id` and `leader_address` are empty while it knows no leader.
+
+    `disk` is the number of its data directory, which it says to nodes only: else 0.
+    """
 
     version: int
     max_frame_bytes: int
@@ -56,6 +65,7 @@ class HelloReply:
     cluster: str
     leader_id: str
     leader_address: str
+    disk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +147,13 @@ def _string(value: bytes) -> bytes:
     return _LENGTH.pack(_length(value)) + value
 
 
-def encode_hello_body(role: int, own_id: str, cluster: str, credentials: bytes = b"") -> bytes:
+def encode_hello_body(
+    role: int, own_id: str, cluster: str, credentials: bytes = b"", *, disk: int = 0, address: str = ""
+) -> bytes:
     """The body of HELLO. ValueError for a string of more than 65535 bytes, here and in the other encoders."""
     header = _HELLO.pack(MAGIC, PROTOCOL_VERSION, role, 0)
-    return header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
+    body = header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
+    return body + _DISK.pack(disk) + _string(address.encode()) if role == PEER_ROLE else body
 
 
 def decode_hello(body: bytes) -> Hello:
@@ -154,6 +167,8 @@ def decode_hello(body: bytes) -> Hello:
         raise ValueError("reserved bits are set")
     reader = _Reader(body, _HELLO.size)
     hello = Hello(version, role, reader.text(), reader.text(), reader.string())
+    if role == PEER_ROLE:
+        hello = replace(hello, disk=reader.fields(_DISK)[0], address=reader.text())
     reader.finish()
     return hello
 
@@ -162,16 +177,19 @@ def encode_hello_reply(reply: HelloReply) -> bytes:
     """The body of the answer to HELLO."""
     header = _HELLO_REPLY.pack(reply.version, 0, reply.max_frame_bytes, reply.max_value_bytes)
     texts = (reply.node_id, reply.cluster, reply.leader_id, reply.leader_address)
-    return header + b"".join(_string(text.encode()) for text in texts)
+    body = header + b"".join(_string(text.encode()) for text in texts)
+    return body + _DISK.pack(reply.disk) if reply.disk else body
 
 
-def decode_hello_reply(body: bytes) -> HelloReply:
-    """ValueError where the body is no answer to HELLO."""
+def decode_hello_reply(body: bytes, role: int = CLIENT_ROLE) -> HelloReply:
+    """ValueError where the body is no answer to the HELLO of one of that role."""
     reader = _Reader(body)
     version, _, max_frame_bytes, max_value_bytes = reader.fields(_HELLO_REPLY)
     reply = HelloReply(
         version, max_frame_bytes, max_value_bytes, reader.text(), reader.text(), reader.text(), reader.text()
     )
+    if role == PEER_ROLE:
+        reply = replace(reply, disk=reader.fields(_DISK)[0])
     reader.finish()
     return reply
 

@@ -13,7 +13,8 @@ from fastkv._core.frames import FrameReader, encode_frame
 from fastkv.server.peer_link import PeerLinks
 from fastkv.wire.client import HelloReply, encode_hello_reply
 
-REPLY = encode_hello_reply(HelloReply(1, 1 << 20, 1 << 20, "b", "test", "", ""))
+DISK = 77
+REPLY = encode_hello_reply(HelloReply(1, 1 << 20, 1 << 20, "b", "test", "", "", DISK))
 
 
 class Peer:
@@ -21,6 +22,7 @@ class Peer:
 
     def __init__(self, status: int = Status.OK) -> None:
         self.status = status
+        self.reply = REPLY
         self.heard: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -35,7 +37,7 @@ class Peer:
         while data := await reader.read(65536):
             for opcode, _, _, request_id, body in frames.feed(data):
                 if opcode == Opcode.HELLO:
-                    said = REPLY if self.status == Status.OK else b"go away"
+                    said = self.reply if self.status == Status.OK else b"go away"
                     writer.write(encode_frame(opcode, FrameFlag.RESPONSE, self.status, request_id, said))
                 else:
                     self.heard.put_nowait((opcode, body))
@@ -54,14 +56,23 @@ class Events:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
 
     def links(self, port: int) -> PeerLinks:
-        return PeerLinks(
+        links = PeerLinks(
             "a",
             "test",
-            {"b": ("127.0.0.1", port)},
+            disk=5,
+            address="127.0.0.1:1",
             output_limit_bytes=1 << 20,
-            on_linked=lambda peer: self.queue.put_nowait(f"{peer} linked"),
+            on_linked=self.linked,
             on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
+            on_refused=lambda peer, status, text: self.queue.put_nowait(f"{peer} refuses: {status} {text}"),
         )
+        links.set_peers({"b": (f"127.0.0.1:{port}",)})
+        return links
+
+    def linked(self, peer: str, disk: int) -> bool:
+        """Only a peer with the right disk is the member."""
+        self.queue.put_nowait(f"{peer} linked" if disk == DISK else f"{peer} is another")
+        return disk == DISK
 
     async def next(self) -> str:
         return await asyncio.wait_for(self.queue.get(), 5)
@@ -101,8 +112,9 @@ def test_a_refused_link_is_said_once_and_tried_again(caplog: pytest.LogCaptureFi
         peer, events = Peer(Status.WRONG_CLUSTER), Events()
         links = events.links(await peer.start())
         links.start()
-        assert await events.next() == "b lost"
-        assert await events.next() == "b lost"
+        for _ in range(2):
+            assert await events.next() == f"b refuses: {int(Status.WRONG_CLUSTER)} go away"
+            assert await events.next() == "b lost"
         peer.status = Status.OK
         links.nudge("b")
         while await events.next() != "b linked":
@@ -128,6 +140,48 @@ def test_closing_never_waits_for_a_link_that_is_just_coming_up() -> None:
             links.nudge("b")
             async with asyncio.timeout(5):
                 await links.close()
+        peer.server.close()
+
+    run(scenario)
+
+
+def test_links_follow_the_members() -> None:
+    async def scenario() -> None:
+        first, second, events = Peer(), Peer(), Events()
+        ports = await first.start(), await second.start()
+        links = events.links(ports[0])
+        links.start()
+        assert await events.next() == "b linked"
+        links.set_peers({"b": (f"127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[0]}")})
+        assert links.linked("b")                        # where it is linked it may stay
+        links.set_peers({"b": (f"127.0.0.1:{ports[1]}",)})
+        assert await events.next() == "b lost"
+        assert await events.next() == "b linked"
+        assert len(second.writers) == 1
+        links.set_peers({})
+        assert not links.send("b", b"")
+        links.set_peers({"b": ("127.0.0.1:1", f"127.0.0.1:{ports[0]}")})       # nobody is at the first
+        assert await events.next() == "b linked"
+        await links.close()
+        first.server.close()
+        second.server.close()
+
+    run(scenario)
+
+
+def test_whoever_answers_under_a_name_has_to_be_its_node() -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        peer.reply = encode_hello_reply(HelloReply(1, 1 << 20, 1 << 20, "b", "test", "", "", DISK + 1))
+        links = events.links(await peer.start())
+        links.start()
+        assert await events.next() == "b is another"
+        assert not links.linked("b")
+        assert await events.next() == "b lost"
+        peer.reply = REPLY
+        while await events.next() != "b linked":
+            pass
+        await links.close()
         peer.server.close()
 
     run(scenario)

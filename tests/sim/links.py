@@ -34,8 +34,17 @@ class Links:
             if process.machine.address not in addresses.get(node_id, ()):
                 del self._up[node_id]
         self._addresses = addresses
+        self._drop_removed()
         for node_id in addresses:
             self._dial_later(node_id, self._world.plan.wire_us)
+
+    def _drop_removed(self) -> None:
+        """Whoever was removed is hung up on; it finds out why when it dials again."""
+        own, removed = self._process, self._process.node.removed_disks()
+        for machine in self._world.machines.values():
+            other = machine.process
+            if machine.disk_number in removed and other is not None and other is not own and other.links.reaches(own):
+                self._world.events.after(self._world.plan.wire_us, other.lost, own.node_id)
 
     def reaches(self, process: Process) -> bool:
         """Whether there is a link to that very process."""

@@ -49,6 +49,8 @@ _HTTP_STATUS = {
     "TIMEOUT": 503,
     "CURSOR_EXPIRED": 410,
     "OUTCOME_UNKNOWN": 504,
+    "CHANGE_REFUSED": 409,
+    "CORRUPT_STATE": 503,
 }
 """The HTTP status of an error of `fastkv.errors`, by its code."""
 

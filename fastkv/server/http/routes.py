@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from fastkv.server.http import cluster, kv, listing
+from fastkv.server.http import cluster, kv, listing, members
 from fastkv.server.http.context import Context
 from fastkv.server.http.request import Request
 from fastkv.server.http.responses import HttpError
@@ -30,11 +30,17 @@ def _route(**handlers: tuple[str, Handler]) -> Route:
 
 KEY_PREFIX = b"/kv/"
 KEY = _route(GET=("get", kv.get), PUT=("put", kv.put), DELETE=("delete", kv.delete))
+MEMBER = _route(
+    PUT=("member_update", members.update),
+    DELETE=("member_remove", members.remove),
+    POST=("member_promote", members.promote),
+)
 ROUTES: dict[bytes, Route] = {
     b"/": _route(GET=("root", cluster.root)),
     b"/kv": _route(GET=("list", listing.list_keys)),
     b"/cluster/status": _route(GET=("cluster_status", cluster.status)),
-    b"/cluster/leader": _route(GET=("cluster_leader", cluster.leader)),
+    b"/cluster/leader": _route(GET=("cluster_leader", cluster.leader), POST=("transfer", members.transfer)),
+    b"/cluster/members": _route(GET=("members", members.members), POST=("member_add", members.add)),
     b"/cluster/nodes": _route(GET=("cluster_nodes", cluster.nodes)),
     b"/health": _route(GET=("health", cluster.health)),
     b"/livez": _route(GET=("livez", cluster.livez)),
@@ -50,6 +56,8 @@ def handle(context: Context, request: Request) -> None:
             raise request.failure
         path = request.path
         route = KEY if path.startswith(KEY_PREFIX) else ROUTES.get(path)
+        if route is None and path.startswith(members.PREFIX):
+            route = MEMBER
         if route is None:
             raise HttpError(404, "NOT_FOUND", "there is no such route; GET / lists them")
         method = route.methods.get(request.method)

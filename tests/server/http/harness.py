@@ -56,6 +56,7 @@ class FakeService:
     checks: dict[str, bool] = field(default_factory=lambda: {"leader": True, "log": True})
     nodes: dict[str, dict[str, Any]] = field(default_factory=lambda: NODES)
     snapshots: dict[int, list[tuple[bytes, Stored]]] = field(default_factory=dict)
+    admin_answer: tuple[int, dict[str, Any]] = (Status.OK, {"members": []})
     asked: list[tuple[str, Any]] = field(default_factory=list)
     once: list[tuple[int, ...] | None] = field(default_factory=list)
     """The idempotency key of each write."""
@@ -139,6 +140,10 @@ class FakeService:
             value = b"" if keys_only else stored.value
             payload += struct.pack("<HHI", len(key), 0, len(value)) + stored.record()[:32] + key + value
         self._answer(deliver, Status.OK, 0, 0, payload)
+
+    def admin(self, request: dict[str, Any], deliver: Callable[[int, dict[str, Any]], None]) -> None:
+        self.asked.append(("admin", request))
+        deliver(*self.admin_answer)
 
     def cluster_status(self) -> dict[str, Any]:
         return {
