@@ -13,6 +13,7 @@ import pytest
 
 from fastkv._core.codes import (
     MAX_KEY_BYTES,
+    SESSION_WINDOW,
     CommandFlag,
     Consistency,
     FrameFlag,
@@ -29,6 +30,7 @@ from fastkv.raft.messages import Message
 from fastkv.wire.client import (
     CLIENT_ROLE,
     MAGIC,
+    PEER_ROLE,
     HelloReply,
     Record,
     ScanRequest,
@@ -41,7 +43,14 @@ from fastkv.wire.client import (
     encode_scan_page,
     encode_scan_request,
 )
-from fastkv.wire.peer import encode_forward, encode_message
+from fastkv.wire.peer import (
+    SnapshotAsk,
+    SnapshotChunk,
+    encode_forward,
+    encode_message,
+    encode_snapshot_ask,
+    encode_snapshot_chunk,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 ANSWER = FrameFlag.RESPONSE
@@ -77,6 +86,18 @@ EXAMPLES = {
     "hello": encode_frame(Opcode.HELLO, 0, 0, 0, encode_hello_body(CLIENT_ROLE, "", "demo")),
     "hello-answer": encode_frame(Opcode.HELLO, ANSWER, Status.OK, 0, encode_hello_reply(HELLO_ANSWER)),
     "hello-refused": encode_frame(Opcode.ERROR, ANSWER, Status.WRONG_CLUSTER, 0, b"no such cluster here"),
+    "hello-node": encode_frame(
+        Opcode.HELLO, 0, 0, 0, encode_hello_body(PEER_ROLE, "node-2", "demo", disk=77, address="10.0.0.2:9001")
+    ),
+    "session": encode_frame(Opcode.SESSION, 0, 0, 7, b"\x01" + bytes(7)),
+    "session-answer": encode_frame(Opcode.SESSION, ANSWER, Status.OK, 7, u64(42)),
+    "put-in-session": encode_frame(
+        Opcode.PUT, 0, 0, 8, encode_command(Kind.ENTRY_PUT, b"color", b"blue", session=(42, 1))
+    ),
+    "goodbye": encode_frame(Opcode.GOODBYE, ANSWER, Status.OK, 0, b""),
+    "admin": encode_frame(Opcode.ADMIN, 0, 0, 9, b'{"do":"members"}'),
+    "snapshot-ask": encode_snapshot_ask(SnapshotAsk(900, 1000, 0x55, 4096, 256)),
+    "snapshot-chunk": encode_snapshot_chunk(SnapshotChunk(1000, 5, 8192, 0x55, "lmdb-0.9", 4096, b"blue")),
     "put": encode_frame(Opcode.PUT, 0, 0, 1, PUT),
     "put-answer": encode_frame(Opcode.PUT, ANSWER | FrameFlag.CREATED, Status.OK, 1, u64(7)),
     "put-if": encode_frame(Opcode.PUT, 0, 0, 2, encode_command(Kind.ENTRY_PUT, b"color", b"red", compare=6)),
@@ -160,6 +181,7 @@ def test_table_has_every_number(heading: str, enum: type[IntEnum]) -> None:
 
 def test_table_has_every_kind_of_message() -> None:
     kinds = {name: value for name, value in vars(messages).items() if name.isupper() and isinstance(value, int)}
+    assert kinds.pop("TRANSFERRED") == 1        # no kind, but what a VOTE may have as context
     assert rows(r"kind \| number") == kinds
 
 
@@ -168,6 +190,7 @@ def test_numbers_in_the_text() -> None:
     assert f"KEYS_ONLY 0x{ScanFlag.KEYS_ONLY:02X}" in PAGE
     assert f'`{MAGIC.hex(" ")}`, "{MAGIC.decode()}"' in PAGE
     assert f"| a key | 1 to {MAX_KEY_BYTES} |" in PAGE
+    assert f"more than {SESSION_WINDOW} below" in PAGE
 
 
 # -- the smallest client ---------------------------------------------------------------------------------------------
