@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from fastkv.server.http.cluster import ENDPOINTS
-from fastkv.server.http.routes import KEY, ROUTES
+from fastkv.server.http.routes import KEY, MEMBER, ROUTES
 from fastkv.version import __version__
 from tests.server.http.harness import NODES, Face
 
@@ -71,6 +71,9 @@ def test_root_names_every_route(face: Face) -> None:
     assert document["node"] == "node-1"
     routes = {f"{method.decode()} {path.decode()}" for path, route in ROUTES.items() for method in route.methods}
     routes |= {f"{method.decode()} /kv/{{key}}" for method in KEY.methods}
+    routes |= {f"{method.decode()} /cluster/members/{{id}}" for method in (b"PUT", b"DELETE")}
+    routes.add("POST /cluster/members/{id}/promote")
+    assert set(MEMBER.methods) == {b"PUT", b"DELETE", b"POST"}
     named = set(document["endpoints"])
     assert named == set(ENDPOINTS)
     assert {route for route in routes if not route.startswith("HEAD")} - named == {"GET /"}
@@ -83,14 +86,17 @@ def test_no_route_takes_an_unknown_parameter(face: Face, path: str) -> None:
     assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMETER")
 
 
+ALLOWED = {"/kv/a": "DELETE, GET, HEAD, PUT", "/cluster/leader": "GET, HEAD, POST"}
+
+
 @pytest.mark.parametrize("path", [*ALL, "/metrics", "/kv", "/kv/a"])
 @pytest.mark.parametrize("method", ["POST", "PATCH", "OPTIONS", "PUT", "DELETE", "TRACE"])
 def test_another_method(face: Face, path: str, method: str) -> None:
-    if path == "/kv/a" and method in ("PUT", "DELETE"):
+    if (path, method) in {("/kv/a", "PUT"), ("/kv/a", "DELETE"), ("/cluster/leader", "POST")}:
         return
     answer = face.request(method, path, b"x")
     assert (answer.status, answer.json["code"]) == (405, "METHOD_NOT_ALLOWED")
-    assert answer.headers["Allow"] == ("DELETE, GET, HEAD, PUT" if path == "/kv/a" else "GET, HEAD")
+    assert answer.headers["Allow"] == ALLOWED.get(path, "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", [*ALL, "/metrics", "/kv"])
