@@ -64,7 +64,7 @@ def put(key: str, value: str, if_revision: int | None, endpoints: str, timeout_s
       fastkv put lock me --if-revision 0
     """
     data = sys.stdin.buffer.read() if value == "-" else argument_bytes(value)
-    with reported(as_json=as_json), connect(endpoints, timeout=timeout_s) as kv:
+    with reported(as_json=as_json), connect(endpoints, timeout=timeout_s, exactly_once=False) as kv:
         revision = kv.put(argument_bytes(key), data, if_revision=if_revision)
     if as_json:
         say_json({**as_fields("key", argument_bytes(key)), "revision": revision})
@@ -85,7 +85,7 @@ def delete(key: str, if_revision: int | None, endpoints: str, timeout_s: float, 
     Example:
       fastkv del user:john
     """
-    with reported(as_json=as_json), connect(endpoints, timeout=timeout_s) as kv:
+    with reported(as_json=as_json), connect(endpoints, timeout=timeout_s, exactly_once=False) as kv:
         existed = kv.delete(argument_bytes(key), if_revision=if_revision)
     if not existed:
         _not_found(key, as_json)

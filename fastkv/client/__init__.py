@@ -1,8 +1,8 @@
 """What applications import: `AsyncClient` for asyncio, `connect` and `Client` for everything else.
 
 From the bottom up: `connection` is one pipelined framed connection; `cluster` chooses nodes, follows the leader and
-decides what may be tried again; `aio` is the interface, with `scan` for its one stateful part; `sync` puts a thread
-under it.
+decides what may be tried again; `session` makes a write one write however often it is sent; `aio` is the interface,
+with `scan` for its one stateful part; `sync` puts a thread under it.
 """
 
 from fastkv.client.aio import AsyncClient

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from fastkv._core.codes import Kind, Opcode, Status
 from fastkv._core.entry import encode_command
 from fastkv.client.addresses import DEFAULT_ENDPOINT, parse_endpoints
 from fastkv.client.cluster import Cluster
+from fastkv.client.connection import Reply
 from fastkv.client.requests import (
     answer_error,
     consistency_code,
@@ -22,6 +23,7 @@ from fastkv.client.requests import (
 )
 from fastkv.client.results import ConsistencyName, Item, Text
 from fastkv.client.scan import Scan, scan_request
+from fastkv.client.session import Sessions
 from fastkv.client.settings import Settings
 from fastkv.errors import ProtocolError, error_for
 from fastkv.wire.client import encode_get
@@ -35,8 +37,11 @@ class AsyncClient:
     under way at once; further calls wait for their turn, within their timeout. `cluster` is the cluster's name where
     only that one will do. `follow_leader=False` stays with the endpoints, for tools that look at one node.
 
+    A write whose answer is lost is sent again, and carried out once: the client opens a session for that before its
+    first write. `exactly_once=False` does without; then such a write ends with `OutcomeUnknown`.
+
     Every call may raise `Unavailable`, `Overloaded` and `Timeout` (nothing was done: trying again is safe), and
-    `ClientClosed`. Writes may raise `OutcomeUnknown`: the write was sent, and no answer came.
+    `ClientClosed`. Writes may raise `OutcomeUnknown`: the write was sent, and no answer came in time.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class AsyncClient:
         cluster: str = "",
         credentials: Text = b"",
         follow_leader: bool = True,
+        exactly_once: bool = True,
     ) -> None:
         settings = Settings(
             timeout_s=timeout,
@@ -59,6 +65,7 @@ class AsyncClient:
             follow_leader=follow_leader,
         )
         self._cluster = Cluster(parse_endpoints(endpoints), settings)
+        self._sessions = Sessions(self._cluster) if exactly_once else None
 
     async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Connect to some node, so that what is wrong shows here. Calls connect by themselves as well.
@@ -70,6 +77,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections. Calls under way end with ClientClosed, and writes already sent with OutcomeUnknown."""
         await self._cluster.close()
+        if self._sessions is not None:
+            await self._sessions.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -98,8 +107,12 @@ class AsyncClient:
         otherwise, with the key's current revision. InvalidKey, KeyTooLarge and ValueTooLarge for what cannot be stored.
         """
         compare = revision_bound(if_revision)
-        command = encode_command(Kind.ENTRY_PUT, key_bytes(key), text_bytes(value, "a value"), compare=compare)
-        reply = await self._cluster.request(Opcode.PUT, command, writes=True, timeout_s=timeout)
+        encoded, data = key_bytes(key), text_bytes(value, "a value")
+
+        def command(session: tuple[int, int] | None = None) -> bytes:
+            return encode_command(Kind.ENTRY_PUT, encoded, data, compare=compare, session=session)
+
+        reply = await self._write(Opcode.PUT, command, timeout)
         if reply.status != Status.OK:
             raise answer_error(reply)
         return revision_of(reply)
@@ -112,11 +125,22 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> bool:
         """Delete a key; whether there was one. `if_revision` as for `put`."""
-        command = encode_command(Kind.ENTRY_DELETE, key_bytes(key), compare=revision_bound(if_revision))
-        reply = await self._cluster.request(Opcode.DELETE, command, writes=True, timeout_s=timeout)
+        encoded, compare = key_bytes(key), revision_bound(if_revision)
+
+        def command(session: tuple[int, int] | None = None) -> bytes:
+            return encode_command(Kind.ENTRY_DELETE, encoded, compare=compare, session=session)
+
+        reply = await self._write(Opcode.DELETE, command, timeout)
         if reply.status not in (Status.OK, Status.KEY_NOT_FOUND):
             raise answer_error(reply)
         return reply.status == Status.OK
+
+    async def _write(
+        self, opcode: int, command: Callable[..., bytes], timeout_s: float | None
+    ) -> Reply:
+        if self._sessions is None:
+            return await self._cluster.request(opcode, command(), writes=True, timeout_s=timeout_s)
+        return await self._sessions.write(opcode, command, timeout_s)
 
     async def get(
         self,

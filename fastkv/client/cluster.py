@@ -8,8 +8,8 @@ What may be tried again is decided here and nowhere else:
 
 * a request that was never sent, or whose answer says that nothing was done: again, until its deadline;
 * a read: again, until its deadline;
-* a write that was sent and not answered: never. It may have been applied, and only the caller knows whether twice is
-  harmless: OutcomeUnknown.
+* a write that was sent and not answered: only under a sequence of a session, which makes it one write however often it
+  is sent (`session`). Else never: it may have been applied, and only the caller knows whether twice is harmless.
 """
 
 from __future__ import annotations
@@ -47,6 +47,32 @@ _REFUSALS = (Unauthenticated, Unsupported, WrongCluster)
 _LOOK_CAP_S = 5.0
 
 
+class _Tries:
+    """What came of the tries of one request so far."""
+
+    def __init__(self, *, writes: bool, repeatable: bool = False) -> None:
+        self.writes = writes
+        self.repeatable = repeatable
+        """Whether carrying it out twice is the same as once."""
+        self.may_be_done = False
+        """It is a write, and one that was sent has not been answered."""
+
+    def unanswered(self, *, sent: bool) -> None:
+        self.may_be_done = self.may_be_done or (self.writes and sent)
+
+    def is_answer(self, reply: Reply) -> bool:
+        """Whether it ends the tries."""
+        if reply.status == Status.OUTCOME_UNKNOWN:
+            return self.writes and not self.repeatable
+        return reply.status not in _TRY_AGAIN
+
+    def outcome(self, failure: FastKVError) -> FastKVError:
+        """What the caller is told where the last try failed so."""
+        if not self.may_be_done:
+            return failure
+        return OutcomeUnknown(f"the write was sent, and may or may not be applied: {failure}")
+
+
 class Cluster:
     """Carries requests to whichever node can take them. Lives on one event loop."""
 
@@ -81,15 +107,30 @@ class Cluster:
         self, opcode: int, body: bytes, *, writes: bool, timeout_s: float | None = None
     ) -> tuple[Reply, Connection]:
         """The same, and the connection that answered: for requests that have a sequel on the same node."""
-        deadline = await self._begin(timeout_s)
+        deadline = await self._begin(self.deadline(timeout_s))
         try:
-            return await self._try_until(deadline, opcode, body, writes)
+            tries = _Tries(writes=writes)
+            return await self._try_until(deadline, opcode, body, tries)
+        finally:
+            self._slots.release()
+
+    async def repeat(self, opcode: int, body: bytes, deadline: float) -> tuple[Reply, bool]:
+        """Carry out a request that does no harm when it is carried out twice: again, until an answer comes.
+
+        Also whether an earlier try than the answered one may have been carried out. OutcomeUnknown where the deadline
+        passes and any may have been.
+        """
+        await self._begin(deadline)
+        try:
+            tries = _Tries(writes=True, repeatable=True)
+            reply, _ = await self._try_until(deadline, opcode, body, tries)
+            return reply, tries.may_be_done
         finally:
             self._slots.release()
 
     async def follow_up(self, before: Connection, opcode: int, body: bytes, *, timeout_s: float | None = None) -> Reply:
         """A read that only the node of an earlier answer can serve. Unavailable where that node cannot be reached."""
-        deadline = await self._begin(timeout_s)
+        deadline = await self._begin(self.deadline(timeout_s))
         try:
             connection = before if before.usable else await self._open(before.address)
             if connection.hello.node_id != before.hello.node_id:
@@ -107,9 +148,8 @@ class Cluster:
         finally:
             self._slots.release()
 
-    async def _begin(self, timeout_s: float | None) -> float:
-        """Wait for a slot; the request's deadline."""
-        deadline = self._deadline(timeout_s)
+    async def _begin(self, deadline: float) -> float:
+        """Wait for a slot, until the request's deadline."""
         if not self._slots.locked():
             await self._slots.acquire()  # takes it at once
             return deadline
@@ -120,7 +160,8 @@ class Cluster:
             raise Timeout(f"{self._settings.max_in_flight} other requests were in flight all the time") from None
         return deadline
 
-    def _deadline(self, timeout_s: float | None) -> float:
+    def deadline(self, timeout_s: float | None) -> float:
+        """When a request that begins now has to be done, by the loop's clock."""
         if self._closed:
             raise ClientClosed
         timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
@@ -128,31 +169,33 @@ class Cluster:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout_s}")
         return asyncio.get_running_loop().time() + timeout_s
 
-    async def _try_until(self, deadline: float, opcode: int, body: bytes, writes: bool) -> tuple[Reply, Connection]:
+    async def _try_until(self, deadline: float, opcode: int, body: bytes, tries: _Tries) -> tuple[Reply, Connection]:
         loop = asyncio.get_running_loop()
         backoff = Backoff(self._rng)
         while True:
-            connection = await self._connected(deadline)
+            try:
+                connection = await self._connected(deadline)
+            except FastKVError as error:
+                raise tries.outcome(error) from None
             try:
                 reply = await connection.request(opcode, body, deadline)
             except DeadlinePassedError as passed:
-                if writes and passed.sent:
-                    raise OutcomeUnknown("no answer within the deadline; the write may or may not be applied") from None
-                raise Timeout from None
+                tries.unanswered(sent=passed.sent)
+                raise tries.outcome(Timeout("no answer within the deadline")) from None
             except ConnectionLostError as lost:
-                if self._closed and not (writes and lost.sent):
-                    raise ClientClosed from None
-                if writes and lost.sent:
-                    raise OutcomeUnknown(f"the connection ended before the answer came: {lost}") from None
+                tries.unanswered(sent=lost.sent)
+                if self._closed or (tries.may_be_done and not tries.repeatable):
+                    raise tries.outcome(ClientClosed() if self._closed else Unavailable(str(lost))) from None
                 failure: FastKVError = Unavailable(str(lost))
             else:
                 self._learn_from(reply, connection)
-                if reply.status not in _TRY_AGAIN and (writes or reply.status != Status.OUTCOME_UNKNOWN):
+                if tries.is_answer(reply):
                     return reply, connection
+                tries.unanswered(sent=reply.status == Status.OUTCOME_UNKNOWN)
                 failure = error_for(reply.status, reply.body.decode(errors="replace"))
             pause_s = backoff.next_s()
             if loop.time() + pause_s >= deadline:
-                raise failure
+                raise tries.outcome(failure)
             await asyncio.sleep(pause_s)
 
     def _learn_from(self, reply: Reply, connection: Connection) -> None:
@@ -171,7 +214,7 @@ class Cluster:
 
     async def connect(self, timeout_s: float | None = None) -> None:
         """Be connected to some node. Unavailable where none answers in time; the error of a node that refuses us."""
-        await self._connected(self._deadline(timeout_s))
+        await self._connected(self.deadline(timeout_s))
 
     async def _connected(self, deadline: float) -> Connection:
         """The connection to use now; made first where there is none. All who wait share one attempt."""
@@ -244,6 +287,7 @@ class Cluster:
     def _lost(self, connection: Connection) -> None:
         if connection is self._current:
             self._current = None
+            self._avoided = connection.address
             if connection.address == self._leader_address:
                 self._leader_address = None
 

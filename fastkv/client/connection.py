@@ -250,6 +250,11 @@ class Connection(asyncio.BufferedProtocol):
             raise error_for(status, body.decode(errors="replace"))
         if opcode == Opcode.PING:
             return
+        if opcode == Opcode.GOODBYE:
+            for open_request in self._pending.values():
+                open_request.sent = False       # it says so: what is not answered was not done
+            self.lose(ConnectionError(f"{self.address} stops"))
+            return
         pending = self._pending.get(request_id)
         if pending is None:
             if not 0 < request_id <= self._last_id:

@@ -93,6 +93,7 @@ class Client:
         cluster: str = "",
         credentials: Text = b"",
         follow_leader: bool = True,
+        exactly_once: bool = True,
     ) -> None:
         self._client = AsyncClient(
             endpoints,
@@ -102,6 +103,7 @@ class Client:
             cluster=cluster,
             credentials=credentials,
             follow_leader=follow_leader,
+            exactly_once=exactly_once,
         )
         self._thread = _LoopThread()
         self._finalizer = weakref.finalize(self, _stop_forgotten, self._thread, self._client)
@@ -182,6 +184,7 @@ def connect(
     cluster: str = "",
     credentials: Text = b"",
     follow_leader: bool = True,
+    exactly_once: bool = True,
 ) -> Client:
     """A connected synchronous client, to be used in a `with` block. The parameters and errors of `AsyncClient`."""
     client = Client(
@@ -192,6 +195,7 @@ def connect(
         cluster=cluster,
         credentials=credentials,
         follow_leader=follow_leader,
+        exactly_once=exactly_once,
     )
     try:
         client.connect()

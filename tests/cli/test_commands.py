@@ -34,7 +34,7 @@ class FakeStore:
     connected: list[tuple[str, float]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
 
-    def connect(self, endpoints: str, *, timeout: float) -> FakeStore:
+    def connect(self, endpoints: str, *, timeout: float, exactly_once: bool = True) -> FakeStore:
         self.connected.append((endpoints, timeout))
         return self
 

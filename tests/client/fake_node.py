@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self, cast
 
-from fastkv._core.codes import Consistency, FrameFlag, Opcode, Status
+from fastkv._core.codes import Consistency, FrameFlag, Kind, Opcode, Status
+from fastkv._core.entry import DecodedCommand, decode_command
 from fastkv._core.frames import FrameReader, encode_frame
 from fastkv.wire.client import (
     PROTOCOL_VERSION,
@@ -39,6 +40,8 @@ class State:
 
     records: dict[bytes, Record] = field(default_factory=dict)
     revision: int = 0
+    sessions: dict[int, dict[int, tuple[int, bytes]]] = field(default_factory=dict)
+    """The results of each open session's writes, by their sequence."""
     leader: FakeNode | None = None
     nodes: list[FakeNode] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,9 +76,13 @@ class Request:
         """Of a GET, PUT or DELETE."""
         if self.opcode == Opcode.GET:
             return self.body[4:]
-        key_bytes = int.from_bytes(self.body[:2], "little")
-        start = 12 if self.body[2] & 1 else 4
-        return self.body[start : start + key_bytes]
+        return self.command.key
+
+    @property
+    def command(self) -> DecodedCommand:
+        """What a PUT or DELETE says."""
+        kind = Kind.ENTRY_PUT if self.opcode == Opcode.PUT else Kind.ENTRY_DELETE
+        return decode_command(kind, self.body)
 
 
 Handler = Callable[[Request], None]
@@ -103,7 +110,7 @@ class Link(asyncio.Protocol):
         self.reads += self.greeted
         for opcode, _, _, request_id, body in self.reader.feed(data):
             request = Request(self, opcode, request_id, body)
-            if opcode != Opcode.HELLO:
+            if opcode not in (Opcode.HELLO, Opcode.SESSION):
                 self.node.requests.append(request)
             self.node.state.changed.set()
             self.node.on.get(opcode, Request.serve)(request)
@@ -125,7 +132,7 @@ class FakeNode:
         self.state.nodes.append(self)
         self.on: dict[int, Handler] = {}
         self.links: list[Link] = []
-        self.requests: list[Request] = []  # all but HELLO, in order
+        self.requests: list[Request] = []  # all but HELLO and SESSION, in order
         self.snapshots: dict[int, list[tuple[bytes, Record]]] = {}
         self.port = 0
 
@@ -175,8 +182,9 @@ class FakeNode:
             Opcode.PING: lambda request: (Status.OK, request.body),
             Opcode.STATUS: self._status,
             Opcode.GET: self._get,
-            Opcode.PUT: self._put,
-            Opcode.DELETE: self._delete,
+            Opcode.SESSION: self._open_session,
+            Opcode.PUT: self._once,
+            Opcode.DELETE: self._once,
             Opcode.SCAN: self._scan,
         }
         return serve[Opcode(request.opcode)](request)
@@ -205,11 +213,29 @@ class FakeNode:
         record = self.state.records.get(request.key)
         return (Status.KEY_NOT_FOUND, b"") if record is None else (Status.OK, encode_record(record))
 
+    def _open_session(self, request: Request) -> tuple[int, bytes]:
+        session_id = 1000 + len(self.state.sessions)
+        self.state.sessions[session_id] = {}
+        return Status.OK, session_id.to_bytes(8, "little")
+
+    def _once(self, request: Request) -> tuple[int, bytes]:
+        """Carry out a write, unless it is one of a session that has been carried out already."""
+        carry_out = self._put if request.opcode == Opcode.PUT else self._delete
+        if request.command.session is None:
+            return carry_out(request)
+        session_id, sequence = request.command.session
+        results = self.state.sessions.get(session_id)
+        if results is None:
+            return Status.SESSION_EXPIRED, b""
+        if sequence not in results:
+            results[sequence] = carry_out(request)
+        return results[sequence]
+
     def _write(self, request: Request) -> tuple[int, bytes] | None:
         """The answer to a condition that is not met."""
         record = self.state.records.get(request.key)
         found = record.mod_revision if record else 0
-        if request.body[2] & 1 and int.from_bytes(request.body[4:12], "little") != found:
+        if request.command.compare not in (None, found):
             return Status.PRECONDITION_FAILED, found.to_bytes(8, "little")
         return None
 
@@ -224,7 +250,7 @@ class FakeNode:
             before.create_revision if before else self.state.revision,
             before.version + 1 if before else 1,
             0,
-            request.body[(12 if request.body[2] & 1 else 4) + len(request.key) :],
+            request.command.value,
         )
         return Status.OK, self.state.revision.to_bytes(8, "little")
 

@@ -100,7 +100,7 @@ async def test_a_read_that_the_server_could_not_finish_is_tried_again() -> None:
 
 
 async def test_a_write_that_was_sent_and_not_answered_is_unknown_and_not_repeated() -> None:
-    async with FakeNode() as node, AsyncClient(node.address) as kv:
+    async with FakeNode() as node, AsyncClient(node.address, exactly_once=False) as kv:
         node.on[Opcode.PUT] = cut
         with pytest.raises(fastkv.OutcomeUnknown):
             await kv.put("k", "v")
@@ -145,7 +145,7 @@ async def test_reads_and_new_writes_go_on_at_another_node_when_one_dies() -> Non
 
 
 async def test_every_request_in_flight_learns_of_the_cut_at_once() -> None:
-    async with FakeNode() as node, AsyncClient(node.address) as kv:
+    async with FakeNode() as node, AsyncClient(node.address, exactly_once=False) as kv:
         node.on[Opcode.PUT] = ignore
         puts = asyncio.gather(*(kv.put(f"k{i}", b"v") for i in range(10)), return_exceptions=True)
         await node.until_asked(Opcode.PUT, 10)
@@ -327,7 +327,7 @@ GARBAGE = {
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
 async def test_garbage_ends_the_connection_and_nothing_else(garbage: bytes) -> None:
     async with FakeNode() as node:
-        kv = AsyncClient(node.address, follow_leader=False)
+        kv = AsyncClient(node.address, follow_leader=False, exactly_once=False)
         node.on[Opcode.PUT] = lambda request: request.link.write(garbage)
         with pytest.raises(fastkv.OutcomeUnknown):
             await kv.put("k", "v")

@@ -156,7 +156,7 @@ async def test_what_is_too_large_is_refused_before_it_is_sent() -> None:
 
 
 async def test_an_error_of_the_server_is_raised_as_its_class() -> None:
-    async with FakeNode() as node, AsyncClient(node.address) as kv:
+    async with FakeNode() as node, AsyncClient(node.address, exactly_once=False) as kv:
         for status, expected in [
             (Status.VALUE_TOO_LARGE, fastkv.ValueTooLarge),
             (Status.NO_SPACE, fastkv.NoSpace),
