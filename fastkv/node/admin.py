@@ -30,12 +30,13 @@ from fastkv.raft import (
     AddMember,
     ChangeRefused,
     Member,
+    NotLeader,
     Promote,
     Raft,
     Readdress,
     Remove,
 )
-from fastkv.raft.membership import Change
+from fastkv.raft.membership import Change, plan
 
 Request = dict[str, Any]
 DeliverAdmin = Callable[[int, dict[str, Any]], None]
@@ -47,6 +48,16 @@ class _Waiting:
 
     index: int
     deadline: int
+    deliver: DeliverAdmin
+
+
+@dataclass(slots=True)
+class _Considered:
+    """A change that is asked for. Until `due` the members that it counts on have time to be heard from."""
+
+    change: Change
+    asked: int
+    due: int
     deliver: DeliverAdmin
 
 
@@ -64,6 +75,7 @@ class Admin:
         self._settings = settings
         self._raft = raft
         self._transport = transport
+        self._considered: list[_Considered] = []
         self._waiting: list[_Waiting] = []
         self._forwarded: dict[int, _Forwarded] = {}
         self._last_id = raft.rng.getrandbits(62)      # an answer to a former life is nobody's
@@ -120,12 +132,35 @@ class Admin:
                 self._raft.transfer(_text(request, "to"))
                 self._waiting.append(_Waiting(0, now + self._settings.request_timeout_ticks, deliver))
             else:
-                index = self._raft.change(change_of(request))
-                self._waiting.append(_Waiting(index, now + self._settings.request_timeout_ticks, deliver))
+                self._consider(change_of(request), deliver, now)
         except ChangeRefused as refused:
             deliver(Status.CHANGE_REFUSED, {"error": str(refused)})
         except ValueError as error:
             deliver(Status.INVALID_REQUEST, {"error": str(error)})
+
+    def _consider(self, change: Change, deliver: DeliverAdmin, now: int) -> None:
+        """Two heartbeats show who is there now; one who died a moment ago must not be what the change waits for."""
+        raft = self._raft
+        plan(raft.membership, change)       # what makes no sense is refused at once
+        others = any(voter != raft.node_id for voter in raft.membership.voters)
+        patience = 2 * raft.config.heartbeat_ticks if others else 0
+        self._considered.append(_Considered(change, raft.ticks, raft.ticks + patience, deliver))
+        self._propose(now)
+
+    def _propose(self, now: int) -> None:
+        """Begin the changes whose time has come."""
+        raft = self._raft
+        due = [considered for considered in self._considered if raft.ticks >= considered.due]
+        for one in due:
+            self._considered.remove(one)
+            try:
+                index = raft.change(one.change, one.asked)
+            except NotLeader:
+                one.deliver(Status.NO_LEADER, {"error": "leadership was lost before anything was done"})
+            except ChangeRefused as refused:
+                one.deliver(Status.CHANGE_REFUSED, {"error": str(refused)})
+            else:
+                self._waiting.append(_Waiting(index, now + self._settings.request_timeout_ticks, one.deliver))
 
     def members(self) -> list[dict[str, Any]]:
         """Everybody in the membership in force; `match` is what the leader knows to be on their disks."""
@@ -179,6 +214,7 @@ class Admin:
 
     def expire(self, now: int) -> None:
         """Called each tick."""
+        self._propose(now)
         self._fail(lambda forwarded: forwarded.deadline <= now)
         for waiting in [waiting for waiting in self._waiting if waiting.deadline <= now]:
             self._waiting.remove(waiting)
@@ -188,6 +224,9 @@ class Admin:
     def end(self) -> None:
         """The node stops."""
         self._fail(lambda forwarded: True)
+        considered, self._considered = self._considered, []
+        for one in considered:
+            one.deliver(Status.NO_LEADER, {"error": "the node stops; nothing was done"})
         waiting, self._waiting = self._waiting, []
         for change in waiting:
             change.deliver(Status.OUTCOME_UNKNOWN, {"error": "the node stops"})

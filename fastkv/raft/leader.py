@@ -101,10 +101,15 @@ def _quorum_active(raft: Raft) -> bool:
 
 def is_active(raft: Raft, node_id: str) -> bool:
     """Whether a member has been heard from within an election timeout."""
+    return was_heard(raft, node_id, raft.ticks - raft.config.election_ticks)
+
+
+def was_heard(raft: Raft, node_id: str, since: int) -> bool:
+    """Whether a member has been heard from at tick `since` or later."""
     if node_id == raft.node_id:
         return True
     progress = raft.progress.get(node_id)
-    return progress is not None and raft.ticks - progress.heard <= raft.config.election_ticks
+    return progress is not None and progress.heard >= since
 
 
 def caught_up(raft: Raft, node_id: str) -> bool:

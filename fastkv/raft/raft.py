@@ -209,9 +209,12 @@ class Raft:
         """Whether this node leads, knows what is committed, and nobody else can lead at `now_ns` (thesis 6.4.1)."""
         return self.role == LEADER and self.lease.holds(now_ns) and self.reads.knows_commit()
 
-    def change(self, change: Change) -> int:
-        """Begin a change of members (thesis 4): the index of its first entry. Raises NotLeader or ChangeRefused."""
-        return reconfigure.propose(self, change)
+    def change(self, change: Change, since: int | None = None) -> int:
+        """Begin a change of members (thesis 4): the index of its first entry. Raises NotLeader or ChangeRefused.
+
+        Refused where it would leave the decision to members that were not heard from since tick `since`.
+        """
+        return reconfigure.propose(self, change, since)
 
     def transfer(self, to: str = NOBODY) -> str:
         """Hand leadership over (thesis 3.10), to the best voter if none is named: whom. NotLeader or ChangeRefused."""

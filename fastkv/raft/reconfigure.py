@@ -81,8 +81,11 @@ class History:
         self._entries = [(index, membership), *(entry for entry in self._entries if entry[0] > index)]
 
 
-def propose(raft: Raft, change: Change) -> int:
-    """Append the entry that begins a change; its index. NotLeader, or ChangeRefused with the reason."""
+def propose(raft: Raft, change: Change, since: int | None = None) -> int:
+    """Append the entry that begins a change; its index. NotLeader, or ChangeRefused with the reason.
+
+    Members that were not heard from since tick `since`, by default an election timeout ago, count as gone.
+    """
     if raft.role != LEADER:
         raise NotLeader(raft.leader)
     if not raft.log.matches(raft.commit_index, raft.term):
@@ -95,14 +98,14 @@ def propose(raft: Raft, change: Change) -> int:
     planned = plan(raft.membership, change)
     if isinstance(change, Promote) and not leader.caught_up(raft, change.node_id):
         raise ChangeRefused(f"{change.node_id} lags: it has not caught up with the log yet")
-    _check_quorum(raft, planned)
+    _check_quorum(raft, planned, raft.ticks - raft.config.election_ticks if since is None else since)
     return _append(raft, planned)
 
 
-def _check_quorum(raft: Raft, planned: Membership) -> None:
+def _check_quorum(raft: Raft, planned: Membership, since: int) -> None:
     """Members that do not answer must not be what the next decision waits for."""
     for voters in (planned.voters, planned.outgoing):
-        there = [voter for voter in voters if leader.is_active(raft, voter)]
+        there = [voter for voter in voters if leader.was_heard(raft, voter, since)]
         if voters and len(there) < quorum.size(voters):
             raise ChangeRefused(
                 f"the cluster would lose its quorum: of the voters {', '.join(voters)} only "

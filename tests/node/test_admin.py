@@ -25,6 +25,17 @@ def ask(bench: Bench, request: dict[str, Any]) -> Answers:
     return answers
 
 
+def begin(bench: Bench, request: dict[str, Any], *, alive: tuple[str, ...] = ("node-2", "node-3")) -> Answers:
+    """Ask, and let the two heartbeats pass in which the members show that they are there."""
+    answers = ask(bench, request)
+    raft = bench.node.raft
+    for _ in range(2 * raft.config.heartbeat_ticks):
+        for peer in alive:
+            bench.hear(Message(HEARTBEAT_REPLY, peer, "node-1", raft.term))
+        bench.ticks(1)
+    return answers
+
+
 def commit(bench: Bench) -> None:
     """The node's disk and the two followers have everything."""
     bench.sync()
@@ -38,7 +49,7 @@ def roles(answer: dict[str, Any]) -> dict[str, str]:
 
 def test_a_change_is_answered_once_it_is_committed(three: Bench) -> None:
     three.lead()
-    answers = ask(three, ADD)
+    answers = begin(three, ADD)
     three.sync()
     assert answers == []
     assert three.addresses["node-4"] == ("there:4",)     # in force at once
@@ -51,7 +62,7 @@ def test_a_change_is_answered_once_it_is_committed(three: Bench) -> None:
 
 def test_a_change_of_voters_is_answered_after_its_second_half(three: Bench) -> None:
     three.lead()
-    answers = ask(three, {"do": "remove", "id": "node-3"})
+    answers = begin(three, {"do": "remove", "id": "node-3"})
     commit(three)
     assert answers == []
     assert roles({"members": three.node.members()}) == {"node-1": "voter", "node-2": "voter"}
@@ -100,28 +111,32 @@ def test_a_request_that_is_none_is_refused(three: Bench, request_: dict[str, Any
 
 def test_one_change_at_a_time(three: Bench) -> None:
     three.lead()
-    ask(three, ADD)
-    ((status, answer),) = ask(three, {"do": "remove", "id": "node-3"})
+    begin(three, ADD)
+    ((status, answer),) = begin(three, {"do": "remove", "id": "node-3"})
     assert (status, answer) == (Status.CHANGE_REFUSED, {"error": "another change of members is under way"})
 
 
 def test_a_change_that_would_lose_the_quorum_is_refused(three: Bench) -> None:
     three.lead()
-    for _ in range(19):
-        three.ticks(1)
-        three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", three.node.raft.term))
-    three.ticks(5)
-    three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", three.node.raft.term))
-    ((status, answer),) = ask(three, {"do": "remove", "id": "node-2"})
+    three.ticks(1)          # node-3 was heard from a moment ago, and never again
+    ((status, answer),) = begin(three, {"do": "remove", "id": "node-2"}, alive=("node-2",))
     assert status == Status.CHANGE_REFUSED
     assert "would lose its quorum: of the voters node-1, node-3 only node-1 can be reached" in answer["error"]
 
 
 def test_leadership_lost_before_the_commit_is_an_unknown_outcome(three: Bench) -> None:
     three.lead()
-    answers = ask(three, ADD)
+    answers = begin(three, ADD)
     three.follow("node-2", three.node.raft.term + 1)
     assert [status for status, _ in answers] == [Status.OUTCOME_UNKNOWN]
+
+
+def test_leadership_lost_before_anything_was_begun_is_no_change(three: Bench) -> None:
+    three.lead()
+    answers = ask(three, ADD)
+    three.follow("node-2", three.node.raft.term + 1)
+    three.ticks(2 * three.node.raft.config.heartbeat_ticks)
+    assert [status for status, _ in answers] == [Status.NO_LEADER]
 
 
 def test_a_transfer_is_answered_by_who_leads(three: Bench) -> None:

@@ -162,7 +162,7 @@ def _() -> AbstractContextManager[Any]:
 
 @bug("hasty-change", "members change in one step, by a leader that does not know yet what is committed (Ongaro, 2015)")
 def _() -> AbstractContextManager[Any]:
-    def propose(self: Raft, change: Change) -> int:
+    def propose(self: Raft, change: Change, since: int | None = None) -> int:
         if self.role != LEADER:
             raise NotLeader(self.leader)
         planned = plan(self.membership, change)

@@ -46,7 +46,7 @@ CHANGES = {
     "return": 1,
     "move": 1,
     "transfer": 3,
-    "transfer from a leader that is cut off": 2,
+    "transfer from a leader that is cut off": 4,
     "clean stop": 3,
 }
 """What operators do, drawn in the same way."""
