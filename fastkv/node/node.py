@@ -88,7 +88,7 @@ class Node:
         )
         self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
         self.now = 0
-        self.leader_changes = 0
+        self.leader_changes = self.snapshots_installed = 0
         self._clock = clock
         self._on_members = on_members
         self._on_removed = on_removed
@@ -403,6 +403,7 @@ class Node:
 
     def _installed(self) -> None:
         """Log, store and Raft are at a snapshot."""
+        self.snapshots_installed += 1
         self._gossip.audit.forget()
         self._members_applied()
         self._wake()
@@ -418,6 +419,11 @@ class Node:
     def refusal(self) -> str:
         """Why others do not let this node in; empty while it has a leader."""
         return "" if self.raft.leader else next(iter(self._refusals.values()), "")
+
+    @property
+    def snapshot_bytes(self) -> tuple[int, int]:
+        """Bytes of snapshots that were sent, and that were fetched."""
+        return self._images.sent_bytes, self._fetch.received_bytes
 
     @property
     def fetch_problem(self) -> str:

@@ -124,6 +124,10 @@ class Figures:
     """The latest round trip to each peer, by its id."""
     snapshots_open: int = 0
     """Consistent views that scans hold open."""
+    snapshots_installed: int = 0
+    snapshot_bytes_sent: int = 0
+    snapshot_bytes_received: int = 0
+    has_alarm: bool = False
 
 
 class NodeMetrics(Collector):
@@ -186,6 +190,11 @@ def _storage(figures: Figures) -> Iterator[Metric]:
     yield _gauge("store_bytes", "Bytes of the store on disk.", figures.store_bytes)
     yield _gauge("wal_bytes", "Bytes of the write-ahead log on disk.", figures.log_bytes)
     yield _gauge("snapshot_open", "Consistent views held open for scans.", figures.snapshots_open)
+    installed = figures.snapshots_installed
+    yield _counter("snapshots_installed", "Snapshots that took the place of this node's state.", installed)
+    yield _counter("snapshot_sent_bytes", "Bytes of snapshots sent to other nodes.", figures.snapshot_bytes_sent)
+    yield _counter("snapshot_received_bytes", "Bytes of snapshots fetched.", figures.snapshot_bytes_received)
+    yield _gauge("state_alarm", "1 while this node's state differs from the others'.", int(figures.has_alarm))
     yield _gauge("watchers", "Watches under way.", figures.watchers)
 
 

@@ -426,6 +426,10 @@ class Runtime:
             fsync_seconds=Distribution(DISK_BOUNDS_S, *self.log.fsync_seconds),
             batch_entries=Distribution(BATCH_BOUNDS, *self.log.batch_entries),
             snapshots_open=len(self.machine.held),
+            snapshots_installed=node.snapshots_installed,
+            snapshot_bytes_sent=node.snapshot_bytes[0],
+            snapshot_bytes_received=node.snapshot_bytes[1],
+            has_alarm=bool(node.alarm),
         )
 
     def _announce(self) -> None:

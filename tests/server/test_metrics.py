@@ -35,6 +35,10 @@ PROMISED = {
     "watchers": "gauge",
     "connections": "gauge",
     "snapshot_open": "gauge",
+    "snapshots_installed": "counter",
+    "snapshot_sent_bytes": "counter",
+    "snapshot_received_bytes": "counter",
+    "state_alarm": "gauge",
     "build_info": "gauge",
 }
 

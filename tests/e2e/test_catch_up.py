@@ -1,0 +1,110 @@
+"""A node that was away, or that lost everything, catches up from a snapshot while the others serve."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastkv
+from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
+from tests.e2e.load import Writers
+
+SMALL = """
+raft:
+  snapshot_log_bytes: 65536
+  snapshot_chunk_bytes: 65536
+storage:
+  segment_bytes: 1048576
+  checkpoint_wal_bytes: 1048576
+  checkpoint_age_s: 1
+"""
+VALUE = "x" * 1000
+
+
+@pytest.fixture
+def small_logs(tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes that keep little log."""
+    with running_cluster(tmp_path, extra=SMALL) as started:
+        yield started
+
+
+def fill(cluster: Cluster, first: int, count: int) -> None:
+    """So many keys, far more than the log keeps."""
+    with fastkv.connect(cluster.endpoints) as kv:
+        for number in range(first, first + count):
+            kv.put(f"key-{number:06}", f"{number}{VALUE}")
+
+
+def applied(node: Node) -> int:
+    index: int = node.request("GET", "/health")[1]["applied_index"]
+    return index
+
+
+def until_equal(behind: Node, ahead: Node) -> None:
+    """Both have applied the same, and say the same of their keys."""
+    eventually(lambda: applied(behind) >= applied(ahead), within_s=30, what="the same index")
+    one, other = (node.request("GET", "/health")[1] for node in (behind, ahead))
+    assert (one["keys"], one["revision"]) == (other["keys"], other["revision"])
+
+
+def installed(node: Node) -> int:
+    for line in node.request("GET", "/metrics")[1].decode().splitlines():
+        if line.startswith("fastkv_snapshots_installed_total "):
+            return int(float(line.split()[1]))
+    raise AssertionError("no such metric")
+
+
+def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluster) -> None:
+    away = small_logs.followers()[0]
+    fill(small_logs, 0, 200)
+    away.kill()
+    fill(small_logs, 100, 6000)
+    leader = small_logs.leader()
+    eventually(lambda: (leader.data_path / "wal").exists(), within_s=5, what="a log")
+    with Writers(small_logs.endpoints) as writers:
+        away.start()
+        eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+        eventually(lambda: installed(away) == 1, within_s=30, what="a snapshot to be installed")
+        writers.until(100)
+    assert writers.failures == []
+    until_equal(away, leader)
+    assert away.get("key-000150", "?consistency=stale")[1]["value"].startswith("150x")
+    away.kill()                                 # what was installed is there after a crash
+    away.start()
+    eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+    until_equal(away, leader)
+
+
+def test_a_node_that_lost_everything_is_replaced_under_its_name(small_logs: Cluster) -> None:
+    lost = small_logs.followers()[0]
+    fill(small_logs, 0, 6000)
+    lost.kill()
+    shutil.rmtree(lost.data_path)
+    leader = small_logs.leader()
+    assert leader.request("DELETE", f"/cluster/members/{lost.node_id}")[0] == 200
+    lost.start()
+    body = b'{"id": "%s", "raft": "%s"}' % (lost.node_id.encode(), lost.endpoint.encode())
+    assert leader.request("POST", "/cluster/members", body)[0] == 200
+    eventually(lambda: lost.status().get("nodes"), within_s=20, what="the node to answer")
+    eventually(lambda: installed(lost) == 1, within_s=30, what="a snapshot to be installed")
+    until_equal(lost, leader)
+
+
+def test_a_fetch_goes_on_after_the_fetching_node_was_killed(small_logs: Cluster) -> None:
+    away = small_logs.followers()[0]
+    fill(small_logs, 0, 100)
+    away.kill()
+    fill(small_logs, 100, 6000)
+    part = away.data_path / "store.part"
+    for _ in range(3):
+        away.start()
+        eventually(lambda: part.exists() or not away.running, within_s=20, what="the first bytes of a snapshot")
+        away.kill()
+    away.start()
+    leader = small_logs.leader()
+    eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+    until_equal(away, leader)
+    assert not part.exists()
