@@ -22,16 +22,16 @@ from fastkv._core.ingress import Ingress
 from fastkv._core.replies import Outbox
 from fastkv.kv.state import StateMachine
 from fastkv.kv.store import ImageInfo, Store
-from fastkv.node.acquaintances import Acquaintances
 from fastkv.node.admin import Admin, DeliverAdmin, Request
 from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
 from fastkv.node.installation import Installation
+from fastkv.node.members import Members
 from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
 from fastkv.node.write_path import WritePath
-from fastkv.raft import LEADER, ChangeRefused, Membership, Message, Raft, Ready
+from fastkv.raft import LEADER, Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
@@ -90,9 +90,6 @@ class Node:
         self.now = 0
         self.leader_changes = self.snapshots_installed = 0
         self._clock = clock
-        self._on_members = on_members
-        self._on_removed = on_removed
-        self._on_disowned = on_disowned
         self._wake = wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
@@ -100,7 +97,9 @@ class Node:
         )
         self._admin = Admin(settings, raft, transport)
         self._gossip = Gossip(settings, transport, machine.table.hash_points)
-        self._acquaintances = Acquaintances(settings.node_id, settings.disk)
+        self._members = Members(
+            settings, raft, Membership.decode(machine.membership), on_members, on_removed, on_disowned
+        )
         self._images = ImageServer(store, transport.send, settings)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
         self._fitness = Fitness(raft)
@@ -110,9 +109,6 @@ class Node:
         self._held: deque[_Held] = deque()
         self._last_ticket = log.durable_ticket
         self._leader_heard: int | None = None
-        self._impostors: set[str] = set()
-        self._refusals: dict[str, str] = {}
-        self._applied_membership = Membership.decode(machine.membership)
 
     # -- what happens to a node --------------------------------------------------------------------------------------
 
@@ -135,7 +131,7 @@ class Node:
         if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
             raft.log.evict(raft.applied_index)
         self._refuse_where_due()
-        self._note_disks()
+        self._members.note_disks()
         self._tell()
         self._wake()
 
@@ -146,7 +142,7 @@ class Node:
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame from a peer. ValueError for bytes that are not of the protocol: close the link."""
-        if node_id in self._impostors:
+        if node_id in self._members.impostors:
             return
         if opcode == Opcode.APPEND:
             self._heard_append(decode_append(node_id, self.settings.node_id, body, Message))
@@ -174,25 +170,12 @@ class Node:
 
     def hear_hello(self, node_id: str, disk: int, address: str) -> tuple[int, str]:
         """A node wants to link to this one: OK, or why not, as a `Status` and a text for whoever runs it."""
-        known = self._acquaintances.addresses.get(node_id)
-        status, text = self._acquaintances.hello(
-            node_id, disk, address, self.raft.membership, self._applied_membership
-        )
-        if status == Status.OK and (known != address or node_id in self._impostors):
-            self._members_changed()     # it may be one that we have not heard of yet, or that has moved
-        return status, text
+        return self._members.hear_hello(node_id, disk, address)
 
     def refused_by(self, node_id: str, status: int, text: str) -> None:
-        """A node does not let this one link to it. It may be wrong: one that has lost its disk knows no better."""
-        if status == Status.REMOVED:
-            self._on_removed(f"{node_id} says: {text}")
-        if status in (Status.REMOVED, Status.WRONG_DISK):
-            self._refusals[node_id] = f"{node_id} says: {text}"
-            if self.raft.membership.members and not self.raft.log.last_index:
-                # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
-                self.raft.disown()
-                self._on_disowned()
-                self._wake()
+        """A node does not let this one link to it."""
+        self._members.refused_by(node_id, status, text)
+        self._wake()
 
     def peer_lost(self, node_id: str) -> None:
         """The link to a peer broke: what was sent on it may or may not have arrived."""
@@ -204,9 +187,8 @@ class Node:
 
     def peer_linked(self, node_id: str, disk: int) -> bool:
         """The link to a peer is up: tell it at once who we are. False where it is not the member: drop the link."""
-        if self._acquaintances.is_another(node_id, disk, self.raft.membership):
+        if not self._members.linked(node_id, disk):
             return False
-        self._refusals.pop(node_id, None)
         self._gossip.tell_soon()
         self._wake()
         return True
@@ -222,7 +204,7 @@ class Node:
 
     def removed_disks(self) -> tuple[int, ...]:
         """The data directories whose nodes were removed for good: nothing more is to be heard from them."""
-        return self._applied_membership.removed
+        return self._members.applied.removed
 
     def drain(self, done: Callable[[], None]) -> None:
         """Before a clean stop: hand leadership over, so that nobody waits for a timeout. `done` is called once."""
@@ -271,7 +253,7 @@ class Node:
         """The order of this function is the safety argument of design section "Raft": see `raft.ready`."""
         segments = ready.segments
         if ready.membership is not None:
-            self._members_changed()
+            self._members.changed()
         if ready.hard_state is not None or segments:
             self._last_ticket = self.log.append(ready.hard_state, segments)
         self._send(ready.send_now)
@@ -282,7 +264,7 @@ class Node:
         for segment in ready.committed:
             self._writes.apply(segment)
             if segment.batch.config is not None:
-                self._members_applied()
+                self._members.committed(Membership.decode(self.machine.membership))
         if ready.committed:
             self.raft.applied(ready.committed[-1].last_index)
         for state in ready.reads:
@@ -358,43 +340,6 @@ class Node:
         ingress.refuse_writes = corrupt or (Status.NO_SPACE if full else Status.OK)
         ingress.refuse_reads = corrupt
 
-    # -- members -----------------------------------------------------------------------------------------------------
-
-    def _members_changed(self) -> None:
-        """Another membership is in force, or somebody was met: who is to be reached, and where."""
-        met = self._acquaintances.addresses
-        addresses: Addresses = {node_id: (address,) for node_id, address in met.items()}
-        for member in self.raft.membership.members:
-            if member.raft and met.get(member.node_id) != member.raft:
-                addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
-        self._impostors = self._acquaintances.impostors(self.raft.membership)
-        for node_id in self._impostors:     # where it is, the member is not
-            addresses[node_id] = addresses[node_id][1:]
-        addresses.pop(self.settings.node_id, None)
-        self._on_members(addresses)
-
-    def _members_applied(self) -> None:
-        """A membership is committed: it will not be undone."""
-        before, self._applied_membership = self._applied_membership, Membership.decode(self.machine.membership)
-        for member in before.members:
-            if self._applied_membership.get(member.node_id) is None:
-                self._acquaintances.forget(member.node_id)
-        self._members_changed()
-        # Not the id but the disk: on its way through the log a new machine may find its id's former one removed.
-        if self.settings.disk in self._applied_membership.removed:
-            self._on_removed(f"{self.settings.node_id} was removed from the cluster")
-
-    def _note_disks(self) -> None:
-        """As the leader: put down which disk a member has that has been met for the first time."""
-        raft = self.raft
-        if raft.role == LEADER and raft.history.index <= raft.commit_index:
-            note = self._acquaintances.to_note(raft.membership)
-            if note is not None:
-                try:
-                    raft.change(note)
-                except ChangeRefused:
-                    return              # it is tried again on the next tick
-
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def _fetched(self, image: ImageInfo) -> None:
@@ -405,7 +350,7 @@ class Node:
         """Log, store and Raft are at a snapshot."""
         self.snapshots_installed += 1
         self._gossip.audit.forget()
-        self._members_applied()
+        self._members.committed(Membership.decode(self.machine.membership))
         self._wake()
 
     # -- what others may know ----------------------------------------------------------------------------------------
@@ -418,7 +363,7 @@ class Node:
     @property
     def refusal(self) -> str:
         """Why others do not let this node in; empty while it has a leader."""
-        return "" if self.raft.leader else next(iter(self._refusals.values()), "")
+        return "" if self.raft.leader else self._members.refusal
 
     @property
     def snapshot_bytes(self) -> tuple[int, int]:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkv.raft import leader, quorum
-from fastkv.raft.messages import PRE_VOTE, PRE_VOTE_REPLY, TRANSFERRED, VOTE, VOTE_REPLY, Message
+from fastkv.raft.messages import (
+    APPEND,
+    HEARTBEAT,
+    HEARTBEAT_REPLY,
+    PRE_VOTE,
+    PRE_VOTE_REPLY,
+    SNAPSHOT,
+    TIMEOUT_NOW,
+    TRANSFERRED,
+    VOTE,
+    VOTE_REPLY,
+    Message,
+)
 from fastkv.raft.types import CANDIDATE, LEADER, PRE_CANDIDATE
 
 if TYPE_CHECKING:
     from fastkv.raft.raft import Raft
+
+FROM_LEADER = (APPEND, HEARTBEAT, SNAPSHOT, TIMEOUT_NOW)
 
 
 def campaign(raft: Raft, *, pre_vote: bool, transferred: bool = False) -> None:
@@ -34,6 +48,36 @@ def campaign(raft: Raft, *, pre_vote: bool, transferred: bool = False) -> None:
         if raft.membership.votes(peer):
             send(Message(kind, raft.node_id, peer, term, index=index, log_term=log_term, context=context))
     _count(raft)
+
+
+def heard_newer_term(raft: Raft, message: Message) -> bool:
+    """The sender is in a later term. Whether the message is to be handled."""
+    kind = message.kind
+    transferred = kind == VOTE and message.context == TRANSFERRED
+    if kind in (PRE_VOTE, VOTE) and _has_leader(raft) and not transferred:
+        # Leader stickiness (thesis 4.2.3): who hears a leader neither votes nor moves to a later term.
+        return False
+    if kind == PRE_VOTE or (kind == PRE_VOTE_REPLY and not message.reject):
+        return True         # a pre-vote speaks of a term that nobody has entered yet
+    raft.become_follower(message.term, message.frm if kind in FROM_LEADER else "")
+    return True
+
+
+def heard_older_term(raft: Raft, message: Message) -> None:
+    """The sender is in an earlier term: tell it ours, so that it gives up what it leads or campaigns for."""
+    if message.kind == PRE_VOTE:
+        raft.send(Message(PRE_VOTE_REPLY, raft.node_id, message.frm, raft.term, reject=True))
+    elif message.kind == VOTE:
+        raft.send_once_durable(Message(VOTE_REPLY, raft.node_id, message.frm, raft.term, reject=True))
+    elif message.kind in FROM_LEADER:
+        raft.send(Message(HEARTBEAT_REPLY, raft.node_id, message.frm, raft.term))
+
+
+def _has_leader(raft: Raft) -> bool:
+    """Whether this node leads, or heard from a leader within the smallest election timeout."""
+    if not raft.config.check_quorum:
+        return False
+    return raft.role == LEADER or raft.since_leader < raft.config.election_ticks
 
 
 def heard_vote_request(raft: Raft, message: Message) -> None:

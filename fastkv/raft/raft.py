@@ -7,7 +7,6 @@ This file holds what all roles share: terms (thesis 3.3), role changes, and the 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ from fastkv.raft.messages import (
     READ_INDEX_REPLY,
     SNAPSHOT,
     TIMEOUT_NOW,
-    TRANSFERRED,
     VOTE,
     VOTE_REPLY,
     Message,
@@ -49,27 +47,13 @@ from fastkv.raft.types import (
     Transferring,
     require,
 )
+from fastkv.raft.writes import WritesUnderWay
 
 if TYPE_CHECKING:
     from fastkv._core.entry import EntryBatch
     from fastkv.raft.progress import Progress
 
 NOBODY = ""
-FROM_LEADER = (APPEND, HEARTBEAT, SNAPSHOT, TIMEOUT_NOW)
-
-
-class _Write:
-    """Entries that were handed out to be persisted and are not known to be on the disk yet."""
-
-    __slots__ = ("last_index", "lasting_index", "term")
-
-    def __init__(self, last: Segment) -> None:
-        self.last_index = self.lasting_index = last.last_index
-        """Of them, those up to `lasting_index` have not been replaced since."""
-        self.term = last.term
-
-    def __repr__(self) -> str:
-        return f"entry {self.last_index} of term {self.term}"
 
 
 class Raft:
@@ -145,7 +129,7 @@ class Raft:
         self.send_now: list[Message] = []
         self.send_after_persist: list[Message] = []
         self._unstable: list[Segment] = []
-        self._writes: deque[_Write] = deque()
+        self._writes = WritesUnderWay()
         self._told_hard_state = (self.term, self.vote)
         self._handed_out = applied
         self._read_states: list[ReadState] = []
@@ -180,10 +164,10 @@ class Raft:
         if message.to != self.node_id:
             return
         if message.term > self.term:
-            if not self._newer_term(message):
+            if not election.heard_newer_term(self, message):
                 return
         elif message.term < self.term:
-            self._older_term(message)
+            election.heard_older_term(self, message)
             return
         if self.role == LEADER:
             leader.heard_from(self, message.frm)
@@ -255,11 +239,9 @@ class Raft:
         To be called once for each Ready that had entries, in their order. Of entries that have been replaced since,
         or will be by a write that is still under way, only those before the replaced ones count as this node's copy.
         """
-        write = self._writes.popleft() if self._writes else None
-        if write is None or (write.last_index, write.term) != (index, term):
-            raise InvariantBroken(f"entry {index} of term {term} is persisted, and the write under way is {write}")
-        if write.lasting_index > self.log.durable_index:
-            self.log.durable_index = write.lasting_index
+        lasting_index = self._writes.ended(index, term)
+        if lasting_index > self.log.durable_index:
+            self.log.durable_index = lasting_index
             if self.role == LEADER:
                 leader.maybe_commit(self)
 
@@ -317,7 +299,7 @@ class Raft:
         self._told_membership = self.membership
         self.snapshot_wanted = 0
         if self._unstable:
-            self._writes.append(_Write(self._unstable[-1]))
+            self._writes.began(self._unstable[-1])
         self._unstable = []
         self.send_now = []
         self.send_after_persist = []
@@ -348,33 +330,6 @@ class Raft:
         return committed
 
     # -- terms (thesis 3.3) ------------------------------------------------------------------------------------------
-
-    def _newer_term(self, message: Message) -> bool:
-        """The sender is in a later term. Whether the message is to be handled."""
-        kind = message.kind
-        transferred = kind == VOTE and message.context == TRANSFERRED
-        if kind in (PRE_VOTE, VOTE) and self._has_leader() and not transferred:
-            # Leader stickiness (thesis 4.2.3): who hears a leader neither votes nor moves to a later term.
-            return False
-        if kind == PRE_VOTE or (kind == PRE_VOTE_REPLY and not message.reject):
-            return True     # a pre-vote speaks of a term that nobody has entered yet
-        self.become_follower(message.term, message.frm if kind in FROM_LEADER else NOBODY)
-        return True
-
-    def _older_term(self, message: Message) -> None:
-        """The sender is in an earlier term: tell it ours, so that it gives up what it leads or campaigns for."""
-        if message.kind == PRE_VOTE:
-            self.send(Message(PRE_VOTE_REPLY, self.node_id, message.frm, self.term, reject=True))
-        elif message.kind == VOTE:
-            self.send_once_durable(Message(VOTE_REPLY, self.node_id, message.frm, self.term, reject=True))
-        elif message.kind in FROM_LEADER:
-            self.send(Message(HEARTBEAT_REPLY, self.node_id, message.frm, self.term))
-
-    def _has_leader(self) -> bool:
-        """Whether this node leads, or heard from a leader within the smallest election timeout."""
-        if not self.config.check_quorum:
-            return False
-        return self.role == LEADER or self.since_leader < self.config.election_ticks
 
     def become_follower(self, term: int, leader_id: str) -> None:
         """Enter `term`, or give up a candidacy or leadership within it, and follow `leader_id` (empty: not known)."""
@@ -437,8 +392,7 @@ class Raft:
         """Drop the entries from `from_index` on: they are another leader's and were never committed (paper 5.3)."""
         require(from_index > self.commit_index, f"entry {from_index} is committed and cannot be replaced")
         self.log.truncate(from_index)
-        for write in self._writes:
-            write.lasting_index = min(write.lasting_index, from_index - 1)
+        self._writes.replaced(from_index)
         kept = [s for s in self._unstable if s.first_index < from_index]
         if kept and kept[-1].last_index >= from_index:
             kept[-1] = kept[-1].slice(kept[-1].first_index, from_index - 1)
@@ -449,8 +403,7 @@ class Raft:
     def drop_log(self) -> None:
         """Nothing that was handed out to be written belongs to the log any more."""
         require(not self._unstable, "entries that were never handed out are dropped")
-        for write in self._writes:
-            write.lasting_index = 0
+        self._writes.replaced(1)
 
     def skip_to(self, index: int) -> None:
         """The state machine has the entries up to `index` from elsewhere."""

@@ -54,7 +54,7 @@ def single(directory: Path) -> Iterator[tuple[Node, list[Node]]]:
 
 
 def test_one_three_five_three(tmp_path: Path) -> None:
-    with single(tmp_path) as (first, started):
+    with single(tmp_path) as (_, started):
         newcomers = [newcomer(tmp_path, f"node-{number}") for number in (2, 3, 4, 5)]
         started += newcomers
         for node in newcomers:

@@ -81,7 +81,7 @@ def test_one_who_was_let_in_before_its_disk_was_known_is_heard_no_longer(three: 
     raft.membership = raft.membership.with_member(Member("node-2"))
     assert three.node.hear_hello("node-2", 23, "there:2") == (Status.OK, "")
     raft.membership = raft.membership.with_member(Member("node-2", raft="there:2", disk=22))
-    three.node._members_changed()
+    three.node._members.changed()
     assert three.addresses["node-2"] == ()
     three.node.peer_frame("node-2", 0xFF, 0, 0, b"")        # not even looked at
     assert three.node.hear_hello("node-2", 22, "there:2") == (Status.OK, "")

@@ -196,10 +196,10 @@ def test_old_voters_that_are_not_asked_are_missed(monkeypatch: pytest.MonkeyPatc
 def test_two_changes_at_once_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     propose = reconfigure.propose
 
-    def hasty(raft: Raft, change: Change) -> int:
+    def hasty(raft: Raft, change: Change, since: int | None = None) -> int:
         commit, raft.commit_index = raft.commit_index, max(raft.commit_index, raft.history.index)
         try:
-            return propose(raft, change)
+            return propose(raft, change, since)
         finally:
             raft.commit_index = commit
 

@@ -35,9 +35,9 @@ PROMISED = {
     "watchers": "gauge",
     "connections": "gauge",
     "snapshot_open": "gauge",
-    "snapshots_installed": "counter",
-    "snapshot_sent_bytes": "counter",
-    "snapshot_received_bytes": "counter",
+    "snapshots_installed_total": "counter",
+    "snapshot_sent_bytes_total": "counter",
+    "snapshot_received_bytes_total": "counter",
     "state_alarm": "gauge",
     "build_info": "gauge",
 }

@@ -1,0 +1,105 @@
+"""Who belongs to the cluster, seen from one node: whom it links with, who is refused, and when it has to leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastkv._core.codes import Status
+from fastkv.node.acquaintances import Acquaintances
+from fastkv.node.ports import Addresses, NodeSettings
+from fastkv.raft import LEADER, ChangeRefused, Membership, Raft
+
+
+class Members:
+    """Two memberships count: the one in force (Raft's, the last of the log) says whom to reach and who may link, the
+    committed one (`applied`), which will not be undone, who is gone for good.
+
+    `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
+    `on_disowned` that it is none of the founders, whatever its configuration says.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        raft: Raft,
+        applied: Membership,
+        on_members: Callable[[Addresses], None],
+        on_removed: Callable[[str], None],
+        on_disowned: Callable[[], None],
+    ) -> None:
+        self.applied = applied
+        self.impostors: set[str] = set()
+        """Ids at whose address another machine answers than the member: nothing it says counts."""
+        self._settings = settings
+        self._raft = raft
+        self._acquaintances = Acquaintances(settings.node_id, settings.disk)
+        self._refusals: dict[str, str] = {}
+        self._on_members = on_members
+        self._on_removed = on_removed
+        self._on_disowned = on_disowned
+
+    @property
+    def refusal(self) -> str:
+        """Why others do not let this node in; empty while they do."""
+        return next(iter(self._refusals.values()), "")
+
+    def hear_hello(self, node_id: str, disk: int, address: str) -> tuple[int, str]:
+        """A node wants to link to this one: OK, or why not, as a `Status` and a text for whoever runs it."""
+        known = self._acquaintances.addresses.get(node_id)
+        status, text = self._acquaintances.hello(node_id, disk, address, self._raft.membership, self.applied)
+        if status == Status.OK and (known != address or node_id in self.impostors):
+            self.changed()      # it may be one that we have not heard of yet, or that has moved
+        return status, text
+
+    def refused_by(self, node_id: str, status: int, text: str) -> None:
+        """A node does not let this one link to it. It may be wrong: one that has lost its disk knows no better."""
+        if status == Status.REMOVED:
+            self._on_removed(f"{node_id} says: {text}")
+        if status in (Status.REMOVED, Status.WRONG_DISK):
+            self._refusals[node_id] = f"{node_id} says: {text}"
+            if self._raft.membership.members and not self._raft.log.last_index:
+                # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
+                self._raft.disown()
+                self._on_disowned()
+
+    def linked(self, node_id: str, disk: int) -> bool:
+        """The link to a peer is up. False where it is not the member."""
+        if self._acquaintances.is_another(node_id, disk, self._raft.membership):
+            return False
+        self._refusals.pop(node_id, None)
+        return True
+
+    def changed(self) -> None:
+        """Another membership is in force, or somebody was met: who is to be reached, and where."""
+        met = self._acquaintances.addresses
+        addresses: Addresses = {node_id: (address,) for node_id, address in met.items()}
+        for member in self._raft.membership.members:
+            if member.raft and met.get(member.node_id) != member.raft:
+                addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
+        self.impostors = self._acquaintances.impostors(self._raft.membership)
+        for node_id in self.impostors:      # where it is, the member is not
+            addresses[node_id] = addresses[node_id][1:]
+        addresses.pop(self._settings.node_id, None)
+        self._on_members(addresses)
+
+    def committed(self, membership: Membership) -> None:
+        """A membership is committed: it will not be undone."""
+        before, self.applied = self.applied, membership
+        for member in before.members:
+            if membership.get(member.node_id) is None:
+                self._acquaintances.forget(member.node_id)
+        self.changed()
+        # Not the id but the disk: on its way through the log a new machine may find its id's former one removed.
+        if self._settings.disk in membership.removed:
+            self._on_removed(f"{self._settings.node_id} was removed from the cluster")
+
+    def note_disks(self) -> None:
+        """As the leader: put down which disk a member has that has been met for the first time."""
+        raft = self._raft
+        if raft.role == LEADER and raft.history.index <= raft.commit_index:
+            note = self._acquaintances.to_note(raft.membership)
+            if note is not None:
+                try:
+                    raft.change(note)
+                except ChangeRefused:
+                    return              # it is tried again on the next tick
