@@ -83,9 +83,10 @@ class Installation:
         raft, log, durable = self._raft, self._log, self._machine.durable_applied_index
         if durable <= raft.log.base_index:
             return
-        kept = self._keep_bytes * (LAGGARD_FACTOR if raft.someone_fetches else 1)
-        needed = max(raft.low_water, log.index_behind(kept))
-        log.compact(min(durable, needed))
+        if raft.low_water < durable:
+            kept = self._keep_bytes * (LAGGARD_FACTOR if raft.someone_fetches else 1)
+            durable = min(durable, max(raft.low_water, log.index_behind(kept)))
+        log.compact(durable)
         base_index = log.first_index - 1
         if raft.log.base_index < base_index:
             raft.log.cut(base_index, log.term_at(base_index))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 from unittest import mock
 
 from fastkv._core.codes import Kind, Status
@@ -25,19 +26,31 @@ from fastkv.raft.messages import PRE_VOTE_REPLY, VOTE_REPLY
 from fastkv.raft.reads import ReadRounds
 from fastkv.storage.memory_log import MemoryLogStore
 from fastkv.storage.memory_store import MemoryImage, MemoryStore
+from tests.sim.events import MS
+from tests.sim.plan import draw
 from tests.sim.process import Process
 from tests.sim.world import Violation, World
 
 Switch = Callable[[], AbstractContextManager[Any]]
-BUGS: dict[str, tuple[str, Switch]] = {}
-"""For each name: what the bug is, and a context in which it is there."""
 
 
-def bug(name: str, what: str) -> Callable[[Switch], Switch]:
+class Bug(NamedTuple):
+    """What it is, a context in which it is there, and what a plan has to be like for it to show soon."""
+
+    what: str
+    switch: Switch
+    hunt: dict[str, Any]
+
+
+BUGS: dict[str, Bug] = {}
+WEATHER = (("weather", 2), ("crash leader", 2), ("scatter", 1), ("split", 1))
+
+
+def bug(name: str, what: str, **hunt: Any) -> Callable[[Switch], Switch]:
     """Register a switch."""
 
     def register(switch: Switch) -> Switch:
-        BUGS[name] = (what, switch)
+        BUGS[name] = Bug(what, switch, hunt)
         return switch
 
     return register
@@ -102,7 +115,7 @@ def _() -> AbstractContextManager[Any]:
     return mock.patch.object(Raft, "send_once_durable", Raft.send)
 
 
-@bug("votes-counted-twice", "a vote that arrives twice counts twice")
+@bug("votes-counted-twice", "a vote that arrives twice counts twice", faults=WEATHER, fault_us=(10 * MS, 60 * MS))
 def _() -> AbstractContextManager[Any]:
     def heard_vote_reply(self: Raft, message: Message) -> None:
         if self.votes.get(message.frm) and not message.reject:
@@ -114,7 +127,13 @@ def _() -> AbstractContextManager[Any]:
     return mock.patch.dict(raft.HANDLERS, {VOTE_REPLY: heard_vote_reply, PRE_VOTE_REPLY: heard_vote_reply})
 
 
-@bug("lease-kept", "a leader that hands over goes on answering reads by its lease")
+@bug(
+    "lease-kept",
+    "a leader that hands over goes on answering reads by its lease",
+    lease_reads=True,
+    changes=(("transfer from a leader that is cut off", 1),),
+    change_us=(20 * MS, 100 * MS),
+)
 def _() -> AbstractContextManager[Any]:
     return mock.patch.object(Lease, "give_up", return_value=None)
 
@@ -128,7 +147,12 @@ def _() -> AbstractContextManager[Any]:
     return mock.patch.object(Process, "fail_disk", fail_disk)
 
 
-@bug("read-without-round", "a leader answers reads without asking anybody whether it still leads")
+@bug(
+    "read-without-round",
+    "a leader answers reads without asking anybody whether it still leads",
+    faults=(("cut off leader", 1),),
+    lasting_us=300 * MS,
+)
 def _() -> AbstractContextManager[Any]:
     def start_round(self: ReadRounds) -> None:
         if self._unsent:
@@ -195,13 +219,17 @@ LIMIT = 200
 
 
 def seeds_until_caught(
-    name: str, *, first: int = 0, limit: int = LIMIT, operations: int = 2000, nodes: int = 5
+    name: str, *, first: int = 0, limit: int = LIMIT, operations: int = 2000, nodes: int = 5, hunted: bool = False
 ) -> tuple[int, str] | None:
-    """How many seeds it takes from `first` on, and what caught it; None where `limit` seeds do not."""
-    with BUGS[name][1]():
+    """How many seeds it takes from `first` on, and what caught it; None where `limit` seeds do not.
+
+    `hunted`: in plans that are like those of any seed but for what this bug needs to show.
+    """
+    with BUGS[name].switch():
         for seed in range(first, first + limit):
+            plan = replace(draw(seed), **BUGS[name].hunt) if hunted else None
             try:
-                World(seed, nodes=nodes).run(operations=operations)
+                World(seed, nodes=nodes, plan=plan).run(operations=operations)
             except Violation as violation:
                 return seed - first + 1, str(violation)
     return None
@@ -219,5 +247,5 @@ def table(taken: dict[str, list[int | None]]) -> str:
     for name, seeds in taken.items():
         median = statistics.median(LIMIT + 1 if count is None else count for count in seeds)
         each = ", ".join(f"> {LIMIT}" if count is None else str(count) for count in seeds)
-        lines.append(f"| `{name}` | {BUGS[name][0]} | {median:g} ({each}) |")
+        lines.append(f"| `{name}` | {BUGS[name].what} | {median:g} ({each}) |")
     return "\n".join(lines)

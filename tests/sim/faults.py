@@ -28,14 +28,14 @@ class Faults:
         self.stopped = False
         self._skip = skip
         self._number = 0
-        self._rng = random.Random()
+        self._rng = random.Random(f"faults {world.seed}")
         self._partition = 0
         self._names = [name for name, _ in world.plan.faults]
         self._weights = [weight for _, weight in world.plan.faults]
 
     def start(self) -> None:
         """Let the first one come."""
-        self._next(random.Random(f"faults {self.world.seed}"))
+        self._next(self._rng)
 
     def _next(self, rng: random.Random) -> None:
         self.world.events.after(rng.randint(*self.world.plan.fault_us), self._strike)

@@ -91,15 +91,18 @@ class Network:
 
     def _arrives_later(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:
         events, weather = self._events, self.weather
-        delay = 50 + int(events.rng.random() * self._wire_us)
-        if self._detours and events.rng.random() < self._detours:
+        random = events.rng.random
+        delay = 50 + int(random() * self._wire_us)
+        if self._detours and random() < self._detours:
             delay *= 4
-        elif weather.slow and events.rng.random() < weather.slow:
-            delay += int(events.rng.random() * weather.slow_us)
+        elif weather.slow and random() < weather.slow:
+            delay += int(random() * weather.slow_us)
         else:
-            at = max(events.now + delay, self._busy_until.get((sender, receiver), 0))
-            self._busy_until[sender, receiver] = at
-            delay = at - events.now
+            link, at = (sender, receiver), events.now + delay
+            if at < self._busy_until.get(link, 0):
+                at = self._busy_until[link]
+                delay = at - events.now
+            self._busy_until[link] = at
         events.after(delay, self._arrive, sender, receiver, host, frame)
 
     def _arrive(self, sender: str, receiver: str, host: Host, frame: bytes) -> None:

@@ -31,14 +31,14 @@ class Operator:
         """How often each request was carried out."""
         self._settling = False
         self._number = 0
-        self._rng = random.Random()
+        self._rng = random.Random(f"operator {world.seed}")
         self._names = [name for name, _ in world.plan.changes]
         self._weights = [weight for _, weight in world.plan.changes]
 
     def start(self) -> None:
         """Let the first change come."""
         if self._names:
-            self._next(random.Random(f"operator {self.world.seed}"))
+            self._next(self._rng)
 
     def settle(self) -> None:
         """Ask for nothing new; put right what is wrong, until nothing is."""

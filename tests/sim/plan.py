@@ -123,7 +123,7 @@ def draw(seed: int) -> Plan:
         election_ticks=election_ticks,
         heartbeat_ticks=heartbeat_ticks,
         clock_rates=(1 - spread, 1 + spread),
-        turn_us=rng.choice([1000, 3000, 4000, 6000, 6000]),
+        turn_us=rng.choice([2000, 4000, 6000, 8000]),
         wire_us=rng.choice([200, 400, 800]),
         detours=rng.choice([0, 0, 0.02, 0.1]),
         fsync_us=rng.choice([300, 1000, 3000]),

@@ -195,6 +195,7 @@ class Process:
         self._last_tick_ns += passed * tick_ns
         plan = self.world.plan
         limit = 2 * plan.election_ticks if self.raft.role == LEADER else plan.heartbeat_ticks
+        self._turn_due = True       # at the end of this function
         for _ in range(min(passed, limit)):
             self.node.tick()
         self._tick_later()
