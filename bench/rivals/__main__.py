@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.rivals import h2load, machine, report
+from bench import machine
+from bench.processes import Servers
+from bench.rivals import h2load, report
 from bench.rivals.etcd import Etcd
 from bench.rivals.fastkv import FastKV
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers
 from bench.rivals.redis import Redis
 from bench.rivals.rival import Measurement, Rival, RivalError
 

@@ -13,9 +13,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bench.processes import Servers, free_ports
 from bench.rivals import h2load
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers, free_ports
 from bench.rivals.rival import Measurement, RivalError
 
 MEMBERS = 3

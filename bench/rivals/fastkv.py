@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import urllib.request
 from pathlib import Path
-from typing import Any
 
+from bench.cluster.nodes import Nodes
+from bench.processes import Servers
 from bench.rivals import h2load
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers, free_ports
 from bench.rivals.rival import Measurement, RivalError
 
 NODES = 3
@@ -36,43 +34,16 @@ class FastKV:
         return __version__
 
     def start(self, directory: Path, servers: Servers) -> None:
-        ports = free_ports(2 * NODES)
         self._directory = directory
         self._servers = servers
-        self._raft_ports = {f"node-{i + 1}": ports[i] for i in range(NODES)}
-        self._http_ports = {f"node-{i + 1}": ports[NODES + i] for i in range(NODES)}
-        nodes = {
-            name: {"raft": f"127.0.0.1:{port}", "http": f"127.0.0.1:{self._http_ports[name]}"}
-            for name, port in self._raft_ports.items()
-        }
-        config = directory / "cluster.yaml"
-        cluster = {"name": "bench", "bootstrap_id": "node-1", "data_dir": str(directory / "data"), "nodes": nodes}
-        config.write_text(json.dumps({"cluster": cluster, "logging": {"level": "warning"}}))  # JSON is YAML
-        checkout = str(Path(__file__).parents[2])
-        for name in nodes:
-            environ = {"RAFT_NODE_ID": name, "KV_CONFIG": str(config), "PYTHONPATH": checkout}
-            servers.start(name, [sys.executable, "-m", "fastkv", "serve"], environ)
-        servers.until(self._find_leader)
-
-    def _find_leader(self) -> bool:
-        """Every node knows the leader, and we do."""
-        leaders = set()
-        for port in self._http_ports.values():
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/cluster/status", timeout=2) as answer:
-                    status: dict[str, Any] = json.load(answer)
-            except (OSError, ValueError):
-                return False
-            leaders.add(next((name for name, node in status["nodes"].items() if node["is_leader"]), None))
-        self._leader = leaders.pop()
-        return self._leader is not None and not leaders
+        self._nodes = Nodes(directory, servers, count=NODES)
+        self._nodes.start()
 
     def fill(self, data: Data) -> None:
         from fastkv._core import loadgen
 
-        result = loadgen.load(
-            "127.0.0.1", self._raft_ports[str(self._leader)], keys=data.keys, value_bytes=data.value_bytes
-        )
+        port = self._nodes.raft_ports[self._nodes.wait_for_leader()]
+        result = loadgen.load("127.0.0.1", port, keys=data.keys, value_bytes=data.value_bytes)
         if result["ok"] != data.keys:
             raise RivalError(f"fastkv refused the fill: {result}")
 
@@ -85,11 +56,11 @@ class FastKV:
     def _run_raw(self, load: Load, data: Data, seconds: float) -> Measurement:
         from fastkv._core import loadgen
 
-        self._servers.until(self._find_leader)
+        leader = self._nodes.wait_for_leader()
         cpu = self._servers.cpu_seconds()
         result = loadgen.run(
             "127.0.0.1",
-            self._raft_ports[str(self._leader)],
+            self._nodes.raft_ports[leader],
             operation="get" if load.reads else "put",
             connections=load.connections,
             depth=load.depth,
@@ -114,8 +85,8 @@ class FastKV:
         )
 
     def _run_http(self, load: Load, data: Data, seconds: float) -> Measurement:
-        self._servers.until(self._find_leader)
-        url = f"http://127.0.0.1:{self._http_ports[str(self._leader)]}/kv/{data.key(data.keys // 2)}"
+        leader = self._nodes.wait_for_leader()
+        url = f"http://{self._nodes.http_address(leader)}/kv/{data.key(data.keys // 2)}"
         body: Path | None = None
         headers: tuple[str, ...] = ()
         if not load.reads:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.processes import Servers, free_ports
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers, free_ports
 from bench.rivals.rival import Measurement, RivalError
 
 FILL_BATCH = 1000

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.processes import Servers
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers
 
 
 class RivalError(Exception):

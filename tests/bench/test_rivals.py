@@ -14,7 +14,7 @@ from bench.rivals import __main__ as program
 from bench.rivals import h2load, report
 from bench.rivals.etcd import Etcd, _field, _grpc
 from bench.rivals.loads import Data, Load
-from bench.rivals.processes import Servers, free_ports
+from bench.processes import Servers, free_ports
 from bench.rivals.redis import _set_batches
 from bench.rivals.rival import Measurement, RivalError
 

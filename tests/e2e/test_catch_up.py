@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastkv
+from fastkv._core import loadgen
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
@@ -76,6 +77,27 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
     away.start()
     eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
     until_equal(away, leader)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_node_that_was_down_for_a_million_writes(cluster: Cluster) -> None:
+    """With the default limits, while others write."""
+    away, leader = cluster.followers()[0], cluster.leader()
+    away.kill()
+    done = loadgen.run(
+        "127.0.0.1", leader.raft_port, connections=16, depth=64, count=1_050_000, value_bytes=256, max_seconds=200
+    )
+    assert done["ok"] >= 1_000_000, done        # a busy machine may cost an election, and what was under way then
+    with Writers(cluster.endpoints) as writers:
+        away.start()
+        eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+        ahead = max(applied(node) for node in cluster if node is not away)
+        eventually(lambda: applied(away) >= ahead, within_s=100, what="everything that it missed")
+        writers.until(100)
+    assert writers.failures == []
+    assert writers.lost() == []
+    until_equal(away, cluster.leader())
 
 
 def test_a_node_that_lost_everything_is_replaced_under_its_name(small_logs: Cluster) -> None:

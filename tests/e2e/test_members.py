@@ -142,6 +142,28 @@ def test_a_wiped_node_is_not_taken_for_the_member_that_it_was(cluster: Cluster) 
     eventually(lambda: wiped.get("k", "?consistency=stale")[0] == 200, within_s=20, what="the value on the new member")
 
 
+def test_a_node_moves_to_another_address(cluster: Cluster) -> None:
+    moved = cluster.followers()[0]
+    with Writers(cluster.endpoints) as writers:
+        assert moved.stop() == 0
+        moved.http_port, moved.raft_port = free_ports(2)
+        moved.start()
+        eventually(moved.status, within_s=20, what="the node to answer")
+        asked = json.dumps({"raft": moved.endpoint, "http": f"127.0.0.1:{moved.http_port}"}).encode()
+        status, answer = cluster.leader().request("PUT", f"/cluster/members/{moved.node_id}", asked)
+        assert status == 200, answer
+        assert {one["id"]: one["raft"] for one in answer["members"]}[moved.node_id] == moved.endpoint
+        writers.until(50)
+    assert writers.failures == []
+    assert writers.lost() == []
+    for node in cluster:                # they all find it there, also after a restart with the old file
+        node.kill()
+        node.start()
+    cluster.leader()
+    assert cluster.leader().status()["nodes"][moved.node_id]["address"] == moved.endpoint
+    assert moved.put("k", "v")[0] in (200, 201)
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [

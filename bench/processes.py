@@ -29,7 +29,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Servers:
-    """The processes of one rival; a context manager that stops them whatever happens."""
+    """The processes of one run; a context manager that stops them whatever happens."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -45,7 +45,7 @@ class Servers:
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         """Start a server; what it prints goes to a file beside its data."""
-        with self._log(name).open("wb") as log:
+        with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -58,6 +58,18 @@ class Servers:
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
+
+    def terminate(self, name: str) -> int:
+        """SIGTERM one server; its exit status."""
+        process = self._processes.pop(name)
+        process.terminate()
+        return process.wait(STOP_TIMEOUT_S)
+
+    def kill(self, name: str) -> None:
+        """kill -9 one server."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
 
     def until(self, ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """Poll until `ready()`; TimeoutError with the end of the logs where a server ends or time does."""
