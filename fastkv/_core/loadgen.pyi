@@ -7,8 +7,10 @@
 * `latency_us`: p50, p90, p99, p999, mean and max in microseconds
 * `cpu_seconds`: the generator's own CPU time; `cpu_share`: of one core, over `seconds`
 
-`on_progress(answers)` is called about ten times a second, with the GIL; its exceptions, and KeyboardInterrupt, end the
-run. ConnectionError (or another OSError) where a connection cannot be opened; ValueError for bad parameters.
+`on_progress(answers)` is called about ten times a second, with the GIL. Where it answers True nothing more is sent, and
+the run ends with the answers to what is in flight; its exceptions, and KeyboardInterrupt, end it at once.
+
+ConnectionError (or another OSError) where a connection cannot be opened; ValueError for bad parameters.
 """
 
 from collections.abc import Callable

@@ -289,8 +289,8 @@ cdef class _Generator:
                     break
                 with gil:
                     PyErr_CheckSignals()
-                    if self.on_progress is not None:
-                        self.on_progress(self.answered)
+                    if self.on_progress is not None and self.on_progress(self.answered) is True:
+                        self.deadline_ns = min(self.deadline_ns, now_ns)
         self.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns
         return 0
 

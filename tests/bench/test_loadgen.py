@@ -150,6 +150,13 @@ def test_progress_is_told_and_an_exception_of_it_ends_the_run(node: FakeNode) ->
         loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=30, on_progress=stop)
 
 
+def test_progress_may_say_that_it_is_enough(node: FakeNode) -> None:
+    result = loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=30, on_progress=lambda answers: answers > 100)
+    assert result["count"] == result["ok"] > 100
+    assert result["unanswered"] == 0
+    assert result["seconds"] < 20
+
+
 def test_a_refused_hello_is_told_in_the_servers_words(node: FakeNode) -> None:
     node.on[Opcode.HELLO] = lambda request: request.reply(Status.UNAUTHENTICATED, b"who are you?")
     with pytest.raises(ConnectionError, match="who are you"):

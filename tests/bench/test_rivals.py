@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import Servers, free_ports
 from bench.rivals import __main__ as program
 from bench.rivals import h2load, report
 from bench.rivals.etcd import Etcd, _field, _grpc
 from bench.rivals.loads import Data, Load
-from bench.processes import Servers, free_ports
 from bench.rivals.redis import _set_batches
 from bench.rivals.rival import Measurement, RivalError
 
