@@ -18,6 +18,8 @@ from fastkv.version import __version__
 if TYPE_CHECKING:
     from fastkv.client import AsyncClient, Client, ClientClosed, Item, Scan, connect
     from fastkv.errors import (
+        ChangeRefused,
+        CorruptState,
         CursorExpired,
         FastKVError,
         InvalidKey,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "ChangeRefused",
     "Client",
     "ClientClosed",
+    "CorruptState",
     "CursorExpired",
     "FastKVError",
     "InvalidKey",

@@ -39,7 +39,12 @@ from fastkv.errors import (
 )
 
 # Provably not done, and likely to work in a moment.
-_TRY_AGAIN = frozenset({Status.NO_LEADER, Status.NOT_LEADER, Status.OVERLOADED, Status.SHUTTING_DOWN, Status.TIMEOUT})
+_TRY_AGAIN = frozenset(
+    {
+        Status.NO_LEADER, Status.NOT_LEADER, Status.OVERLOADED, Status.SHUTTING_DOWN, Status.TIMEOUT,
+        Status.CORRUPT_STATE,
+    }
+)  # fmt: skip
 # Of these, the ones that another node may not have.
 _TRY_ELSEWHERE = _TRY_AGAIN - {Status.OVERLOADED}
 # A server that says one of these says it again.

@@ -46,7 +46,10 @@ class Times:
 # -- answers that say: nothing was done --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [Status.NO_LEADER, Status.OVERLOADED, Status.SHUTTING_DOWN, Status.NOT_LEADER])
+@pytest.mark.parametrize(
+    "status",
+    [Status.NO_LEADER, Status.OVERLOADED, Status.SHUTTING_DOWN, Status.NOT_LEADER, Status.CORRUPT_STATE],
+)
 async def test_what_was_not_done_is_tried_again_until_it_works(status: Status) -> None:
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.PUT] = Times(3, status)
@@ -60,6 +63,7 @@ async def test_what_was_not_done_is_tried_again_until_it_works(status: Status) -
         (Status.NO_LEADER, fastkv.Unavailable),
         (Status.OVERLOADED, fastkv.Overloaded),
         (Status.SHUTTING_DOWN, fastkv.Unavailable),
+        (Status.CORRUPT_STATE, fastkv.CorruptState),
     ],
 )
 async def test_what_is_never_done_ends_with_its_own_error_at_the_deadline(

@@ -96,6 +96,15 @@ def test_a_client_that_nobody_closed_warns_and_ends(node: FakeNode) -> None:
     assert not client_threads()
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A process that a shell has started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_the_waiting_and_leaves_the_client_usable(node: FakeNode) -> None:
     with fastkv.connect(node.address) as kv:
         main = threading.main_thread().ident
