@@ -1,4 +1,4 @@
-# What clients ask in one turn of the loop: the open proposal batch and the open read batch. See ingress.pyx.
+# What clients ask in one turn of the loop: the open proposal batch and the open read batches. See ingress.pyx.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -13,6 +13,8 @@ cdef class ReadBatch:
     cdef Waiters waiters
     cdef list tasks                     # (serve, fail) of reads that are not point reads
 
+    cdef int join(self, ReadBatch other) except -1
+
 
 cdef class Ingress:
     cdef readonly Table table
@@ -20,6 +22,7 @@ cdef class Ingress:
     cdef BatchBuilder writes
     cdef Waiters write_waiters
     cdef ReadBatch reads
+    cdef ReadBatch lease_reads
     cdef bint awake
     cdef Py_ssize_t value_limit_bytes
     cdef readonly Py_ssize_t open_limit_bytes

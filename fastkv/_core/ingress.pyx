@@ -1,9 +1,10 @@
 """The door of a node: what clients ask during one turn of the event loop, gathered into one batch.
 
 Writes go into the open *proposal batch* already in the bytes that the log stores; linearizable reads go into the open
-*read batch*, which one round of confirmation serves as a whole. The first request of a turn wakes the node once; when
-the node runs, it takes both batches and everything that arrives from then on opens the next ones. That is the whole
-of group commit: no timer, and nothing allocated for an operation.
+*read batch*, which one round of confirmation serves as a whole; reads that a lease may serve have a batch of their own,
+and share the round where there is no lease. The first request of a turn wakes the node once; when the node runs, it
+takes the batches and everything that arrives from then on opens the next ones. That is the whole of group commit: no
+timer, and nothing allocated for an operation.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
@@ -37,6 +38,17 @@ cdef class ReadBatch:
     def __len__(self):
         return self.waiters.count + len(self.tasks)
 
+    cdef int join(self, ReadBatch other) except -1:
+        """Take another batch's reads, to be served together with these."""
+        cdef Py_ssize_t i
+        cdef Waiter* waiter
+        self.keys.put(other.keys.data, other.keys.length)
+        for i in range(other.waiters.count):
+            waiter = &other.waiters.items[i]
+            self.waiters.add(<Sink>waiter.sink, waiter.request_id, waiter.opcode)
+        self.tasks += other.tasks
+        return 0
+
     def serve(self, Table table not None):
         """Answer every read from the state as it is now."""
         cdef const uint8_t* at = self.keys.data
@@ -69,7 +81,7 @@ cdef class Ingress:
     """Gathers requests and wakes the node, once a turn, through `on_wake`.
 
     `value_limit_bytes` bounds one value, `open_limit_bytes` the open proposal batch and, separately, the keys of the
-    open read batch: beyond them a request is answered OVERLOADED at once.
+    open read batches: beyond them a request is answered OVERLOADED at once.
     """
 
     def __init__(self, Table table not None, on_wake, *, Py_ssize_t value_limit_bytes, Py_ssize_t open_limit_bytes):
@@ -78,6 +90,7 @@ cdef class Ingress:
         self.writes = BatchBuilder()
         self.write_waiters = Waiters()
         self.reads = ReadBatch()
+        self.lease_reads = ReadBatch()
         self.awake = False
         self.value_limit_bytes = value_limit_bytes
         self.open_limit_bytes = open_limit_bytes
@@ -134,6 +147,7 @@ cdef class Ingress:
         return self.wake()
 
     cdef int read(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1:
+        cdef ReadBatch batch
         cdef uint16_t key_bytes
         cdef uint16_t status = self.refuse_reads
         if nbytes < GET_HEADER_BYTES:
@@ -147,15 +161,14 @@ cdef class Ingress:
             status = Status.KEY_TOO_LARGE
         if status == Status.OK and body[0] == Consistency.STALE_READ:
             return self.answer_stale(sink, request_id, body + GET_HEADER_BYTES, key_bytes)
-        if status == Status.OK and self.reads.waiters.count and (
-                self.reads.keys.length + 2 + key_bytes > self.open_limit_bytes):
-            status = Status.OVERLOADED
         if status != Status.OK:
             return self.refuse(sink, request_id, Opcode.GET, status)
-        # A lease read is served by the same round: it asks for no less than a linearizable one.
-        self.reads.keys.put_u16(key_bytes)
-        self.reads.keys.put(body + GET_HEADER_BYTES, key_bytes)
-        self.reads.waiters.add(sink, request_id, Opcode.GET)
+        batch = self.lease_reads if body[0] == Consistency.LEASE_READ else self.reads
+        if batch.waiters.count and batch.keys.length + 2 + key_bytes > self.open_limit_bytes:
+            return self.refuse(sink, request_id, Opcode.GET, Status.OVERLOADED)
+        batch.keys.put_u16(key_bytes)
+        batch.keys.put(body + GET_HEADER_BYTES, key_bytes)
+        batch.waiters.add(sink, request_id, Opcode.GET)
         return self.wake()
 
     cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1:
@@ -204,11 +217,26 @@ cdef class Ingress:
         return self.writes.take(), waiters
 
     def take_reads(self):
-        """The open read batch, or None where it is empty. Opens the next one."""
+        """All open reads, those that a lease might have served too, or None where there are none."""
+        if self.lease_reads.waiters.count:
+            self.reads.join(self.lease_reads)
+            self.lease_reads = ReadBatch()
+        return self.take_unleased_reads()
+
+    def take_unleased_reads(self):
+        """The open reads that are not content with a lease, or None where there are none."""
         cdef ReadBatch batch = self.reads
-        if not batch.waiters.count and not batch.tasks:
+        if not len(batch):
             return None
         self.reads = ReadBatch()
+        return batch
+
+    def take_lease_reads(self):
+        """The open reads that a lease may serve, or None where there are none."""
+        cdef ReadBatch batch = self.lease_reads
+        if not len(batch):
+            return None
+        self.lease_reads = ReadBatch()
         return batch
 
     def asleep(self):

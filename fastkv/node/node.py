@@ -310,23 +310,28 @@ class Node:
             self._writes.take(*taken, self.now)
 
     def _start_reads(self) -> None:
-        if not self._reads.busy and not self._leased():
+        """Ask for a read index, for the reads that are not to be served by a lease."""
+        if self._reads.busy:
+            return
+        settings = self.settings
+        if not self.raft.lease_holds(self._clock()):
             batch = self.ingress.take_reads()
-            if batch is not None:
-                settings = self.settings
-                self._reads.start(batch, self.now, settings.leader_wait_ticks, settings.request_timeout_ticks)
-
-    def _leased(self) -> bool:
-        return self.settings.lease_reads and self.raft.role == LEADER and self.raft.lease_holds(self._clock())
+        elif settings.lease_reads:
+            return
+        else:
+            batch = self.ingress.take_unleased_reads()
+        if batch is not None:
+            self._reads.start(batch, self.now, settings.leader_wait_ticks, settings.request_timeout_ticks)
 
     def _serve_by_lease(self) -> None:
-        """Reads of this turn without a round, while nobody else can lead.
+        """Reads of this turn without a round, while nobody else can lead: those that ask for it, or all by the setting.
 
         The lease is looked at after everything decided in this turn has been applied, and nothing changes the state
         until the reads are served: a pause of the process in between does no harm (thesis 6.4.1).
         """
-        if self._leased() and self.raft.applied_index >= self.raft.commit_index:
-            batch = self.ingress.take_reads()
+        raft, ingress = self.raft, self.ingress
+        if raft.lease_holds(self._clock()) and raft.applied_index >= raft.commit_index:
+            batch = ingress.take_reads() if self.settings.lease_reads else ingress.take_lease_reads()
             if batch is not None:
                 batch.serve(self.machine.table)
 

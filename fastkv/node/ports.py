@@ -54,7 +54,7 @@ class NodeSettings:
     snapshot_timeout_ticks: int
     """A fetch asks another member after so long without an answer."""
     lease_reads: bool = False
-    """Whether a leader answers linearizable reads by its lease, where it has one."""
+    """Whether a leader answers all linearizable reads by its lease, not only those that ask for it."""
     raft_address: str = ""
     http_address: str = ""
 

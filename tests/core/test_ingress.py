@@ -245,6 +245,30 @@ def test_reads_are_served_together_from_the_state_of_that_moment(door: Door, con
     assert answers == [[found], [(Status.KEY_NOT_FOUND, 0, 0, b"")], [(Status.OK, 0, 0, long_record)], [found]]
 
 
+def test_reads_that_a_lease_may_serve_are_a_batch_of_their_own_or_join_the_others(door: Door) -> None:
+    for key, consistency in ((b"a", Consistency.LEASE_READ), (b"b", Consistency.LINEARIZABLE)) * 2:
+        door.ask(Opcode.GET, get_body(key, consistency))
+    unleased = door.ingress.take_unleased_reads()
+    assert unleased is not None
+    assert len(unleased) == 2
+    assert door.ingress.take_unleased_reads() is None
+    late = door.ask(Opcode.GET, get_body(b"b"))
+    record = door.apply(b"b", b"value")
+    everything = door.ingress.take_reads()
+    assert everything is not None
+    assert len(everything) == 3
+    assert door.ingress.take_lease_reads() is None
+    everything.serve(door.table)
+    door.outbox.flush()
+    assert late == [(Status.OK, 0, 0, record)]
+    last = door.ask(Opcode.GET, get_body(b"a", Consistency.LEASE_READ))
+    leased = door.ingress.take_lease_reads()
+    assert leased is not None
+    leased.serve(door.table)
+    door.outbox.flush()
+    assert last == [(Status.KEY_NOT_FOUND, 0, 0, b"")]
+
+
 def test_reads_that_cannot_be_confirmed_fail_together(door: Door) -> None:
     answers = [door.ask(Opcode.GET, get_body(b"a")) for _ in range(3)]
     statuses: list[int] = []

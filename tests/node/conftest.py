@@ -68,7 +68,14 @@ class Wire:
 class Bench:
     """The node `node-1` of a cluster, on a bench."""
 
-    def __init__(self, voters: tuple[str, ...], *, max_uncommitted_bytes: int = 1 << 20, lease_ns: int = 0) -> None:
+    def __init__(
+        self,
+        voters: tuple[str, ...],
+        *,
+        max_uncommitted_bytes: int = 1 << 20,
+        lease_ns: int = 0,
+        lease_reads: bool = True,
+    ) -> None:
         self.wire = Wire()
         self.disk = MemoryDisk()
         self.log = MemoryLogStore(self.disk)
@@ -105,7 +112,7 @@ class Bench:
             snapshot_chunk_bytes=1024,
             snapshot_window_bytes=4096,
             snapshot_timeout_ticks=30,
-            lease_reads=lease_ns > 0,
+            lease_reads=lease_reads,
         )
         self.clock_ns = 0
         self.addresses: Addresses = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastkv._core.codes import Opcode, Status
+from fastkv._core.codes import Consistency, Opcode, Status
 from fastkv.raft import Message
-from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT, HEARTBEAT_REPLY
+from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT, HEARTBEAT_REPLY, READ_INDEX
 from tests.node.conftest import Bench
 
 LEASE_NS = 1000
@@ -86,12 +86,45 @@ def test_who_was_deposed_has_none(leased: Bench) -> None:
     assert not leased.node.raft.lease_holds(5001)
 
 
-def test_without_the_setting_reads_take_rounds() -> None:
-    bench = Bench(("node-1", "node-2", "node-3"))
+@pytest.fixture
+def careful() -> Bench:
+    """A leader that has a lease, and uses it only for reads that ask for it."""
+    bench = Bench(("node-1", "node-2", "node-3"), lease_ns=LEASE_NS, lease_reads=False)
     bench.lead()
-    renew(bench, 5000)
-    answers = bench.get(b"k")
-    bench.node.pump()
-    assert answers == []
-    assert rounds(bench) == 2
-    assert bench.wire.take(Opcode.FORWARD) == []
+    return bench
+
+
+def test_without_the_setting_reads_take_rounds_but_for_those_that_ask_for_a_lease(careful: Bench) -> None:
+    renew(careful, 5000)
+    linearizable, leased = careful.get(b"k"), careful.get(b"k", Consistency.LEASE_READ)
+    careful.node.pump()
+    assert linearizable == []
+    assert [answer[0] for answer in leased] == [Status.KEY_NOT_FOUND]
+    assert rounds(careful) == 2
+    assert careful.wire.take(Opcode.FORWARD) == []
+
+
+def test_reads_that_ask_for_a_lease_share_the_round_where_there_is_none(careful: Bench) -> None:
+    careful.clock_ns = 5000
+    answers = [careful.get(b"k"), careful.get(b"k", Consistency.LEASE_READ)]
+    careful.node.pump()
+    assert answers == [[], []]
+    (context,) = {m.context for m in careful.wire.messages() if m.kind == HEARTBEAT}
+    careful.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", careful.node.raft.term, context=context))
+    assert [answer[0] for answer, in answers] == [Status.KEY_NOT_FOUND] * 2
+
+
+def test_a_lease_answers_also_while_a_round_is_under_way(careful: Bench) -> None:
+    renew(careful, 5000)
+    first = careful.get(b"k")
+    careful.node.pump()
+    leased = careful.get(b"k", Consistency.LEASE_READ)
+    careful.node.pump()
+    assert (first, len(leased)) == ([], 1)
+
+
+def test_a_follower_asks_the_leader_for_them_as_well(three: Bench) -> None:
+    three.follow("node-2")
+    assert three.get(b"k", Consistency.LEASE_READ) == []
+    three.node.pump()
+    assert [m.to for m in three.wire.messages() if m.kind == READ_INDEX] == ["node-2"]

@@ -78,6 +78,8 @@ class _Open(NamedTuple):
     """Its number in the session; 0 where there is none."""
     again: bool = False
     """It was sent before, and may have been done."""
+    lease: bool = False
+    """A get that a lease may answer."""
 
 
 class Client:
@@ -122,14 +124,17 @@ class Client:
         events = self._events
         key = f"k{events.between(1, self._plan.keys)}"
         f = events.rng.choices(self._names, cum_weights=self._weights)[0]
-        sequence = 0
+        lease, sequence = f == "lease", 0
+        if lease:
+            f = "get"
         if self._plan.session_limit and f in WRITES:
             if self._session:
                 self._sequence = sequence = self._sequence + 1
             else:
                 f = "session"
         argument = f"{self.name}-{self._attempt + 1}"
-        self._issue(_Open(self._door(), f, key, events.now, argument, self._revisions.get(key, 0), sequence))
+        revision = self._revisions.get(key, 0)
+        self._issue(_Open(self._door(), f, key, events.now, argument, revision, sequence, lease=lease))
 
     def _door(self) -> Door:
         return self._doors[self._events.between(1, len(self._doors)) - 1]
@@ -142,7 +147,8 @@ class Client:
         if f == "session":
             opcode, body = Opcode.SESSION, SESSION_BODY
         elif f == "get":
-            opcode, body = Opcode.GET, encode_get(key, Consistency.LINEARIZABLE)
+            consistency = Consistency.LEASE_READ if operation.lease else Consistency.LINEARIZABLE
+            opcode, body = Opcode.GET, encode_get(key, consistency)
         elif f == "stale":
             opcode, body = Opcode.GET, encode_get(key, Consistency.STALE_READ)
         elif f == "delete":
@@ -236,5 +242,5 @@ class Client:
             raise Violation(f"a {operation.f} at {operation.door.node_id} was answered with status {status}")
 
     def _answered(self, operation: _Open, returned: int, outcome: str | bool | None, revision: int) -> None:
-        _, f, key, called, argument, expected, _, _ = operation
+        _, f, key, called, argument, expected, *_ = operation
         self._seen.add(Operation(self.name, key, f, called, returned, argument, expected, outcome, revision))

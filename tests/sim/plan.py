@@ -130,7 +130,10 @@ def draw(seed: int) -> Plan:
         clients=rng.choice([60, 100, 150]),
         keys=rng.choice([3, 5, 8]),
         think_us=rng.choice([2, 4, 6]) * MS,
-        operations=(("get", rng.choice([3, 6])), ("put", 5), ("cas", rng.choice([1, 3])), ("delete", 1), ("stale", 1)),
+        operations=(
+            ("get", rng.choice([2, 5])), ("lease", 1), ("put", 5), ("cas", rng.choice([1, 3])), ("delete", 1),
+            ("stale", 1),
+        ),
         max_append_bytes=rng.choice([200, 4000, 8000]),
         max_append_entries=rng.choice([2, 32, 64, 64, 128, 128]),
         max_inflight_bytes=rng.choice([1000, 8000]),

@@ -59,7 +59,8 @@ def _write(disk: MemoryDisk, whole: Path, torn: Path) -> tuple[int, int]:
         ticket = _append(wal, record)
     wal.wait(ticket)
     end = wal._offset
-    shutil.copytree(whole, torn)
+    # The next segment, which a thread may be preparing just now, is not part of the log yet.
+    shutil.copytree(whole, torn, ignore=shutil.ignore_patterns("prepared*"))
     wal.close()
     return begin, end
 

@@ -29,7 +29,7 @@ class Failure(NamedTuple):
     def command(self) -> str:
         """What to type."""
         skip = f" --skip {','.join(map(str, sorted(self.skipped)))}" if self.skipped else ""
-        nodes = len(self.world.machines)
+        nodes = len(self.world.founders.members)
         return f"python -m tests.sim --seed {self.world.seed} --nodes {nodes} --operations {self.operations}{skip}"
 
 
@@ -48,7 +48,7 @@ def run(
 def shrink(failure: Failure, *, tries: int = TRIES) -> Failure:
     """A failure of the same seed with as few operations and faults as that many more runs find."""
     budget = [tries]
-    seed, nodes = failure.world.seed, len(failure.world.machines)
+    seed, nodes = failure.world.seed, len(failure.world.founders.members)
 
     def attempt(operations: int, skipped: frozenset[int]) -> Failure | None:
         budget[0] -= 1
