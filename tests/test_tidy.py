@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SKIPPED = {".git", ".venv", "build", "dist", "data", "__pycache__", "node_modules"}
+SKIPPED = {".git", ".venv", ".coverage", "build", "dist", "data", "__pycache__", "node_modules"}
 """Not ours to keep tidy; beside these, every directory of a tool's cache (.pytest_cache, …) and of package metadata."""
 TEXT = {
     ".cfg", ".in", ".ini", ".json", ".md", ".pxd", ".py", ".pyi", ".pyx", ".sh", ".toml", ".txt", ".yaml", ".yml", "",
@@ -30,7 +30,8 @@ def _walk() -> Iterator[Path]:
             name for name in subdirectories if name not in SKIPPED and not name.endswith((".egg-info", "_cache"))
             and not (name.startswith(".") and name != ".ci")
         )
-        yield from (Path(directory) / name for name in sorted(names) if Path(name).suffix in TEXT)
+        names = sorted(name for name in names if Path(name).suffix in TEXT and name not in SKIPPED)
+        yield from (Path(directory) / name for name in names)
 
 
 def short(path: Path) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkv._core.codes import Kind, Opcode
-from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command
+from fastkv._core.entry import BatchBuilder, EntryBatch, encode_command, encode_session
 from fastkv._core.frames import FrameReader
 from fastkv.log_types import Segment
 from fastkv.raft import messages
@@ -188,7 +188,16 @@ def test_forward_that_no_node_sends_is_refused(body: bytes) -> None:
         decode_forward(body)
 
 
-@given(u8.filter(lambda kind: kind not in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE)))
+@given(u8.filter(lambda kind: kind not in (Kind.ENTRY_PUT, Kind.ENTRY_DELETE, Kind.ENTRY_SESSION)))
 def test_only_commands_are_forwarded(kind: int) -> None:
     with pytest.raises(ValueError, match="neither PUT, DELETE nor SESSION"):
         decode_forward(forward_body([(kind, PUT[1])]))
+
+
+def test_openings_of_sessions_are_forwarded_whole_or_not_at_all() -> None:
+    opening = encode_session(7)
+    (entry,) = decode_forward(forward_body([(Kind.ENTRY_SESSION, opening)])).entries()
+    assert (entry.kind, entry.body) == (Kind.ENTRY_SESSION, opening)
+    for wrong in (b"", opening[:-1], opening + b"\0", b"\2" + opening[1:]):
+        with pytest.raises(ValueError, match="command"):
+            decode_forward(forward_body([(Kind.ENTRY_SESSION, wrong)]))
