@@ -36,6 +36,11 @@ class History:
         return self._entries[-1][0]
 
     @property
+    def oldest(self) -> Membership:
+        """The last one that is known to be committed."""
+        return self._entries[0][1]
+
+    @property
     def newest(self) -> Membership:
         """What is in force."""
         return self._entries[-1][1]

@@ -45,6 +45,8 @@ def restored(raft: Raft, index: int, term: int, membership: Membership, *, log_k
     has to be treated likewise, and before.
     """
     require(raft.role != LEADER, "a leader needs no snapshot")
+    # One from before the first change of members says nothing of them: they are those who founded the cluster.
+    membership = membership or raft.history.oldest
     require(index > raft.applied_index, f"a snapshot of entry {index} goes back from {raft.applied_index}")
     if term > raft.term:
         raft.become_follower(term, "")      # it came from a member that has heard of a later leader
