@@ -9,7 +9,7 @@ from fastkv._core.entry import BatchBuilder, EntryBatch
 from fastkv.log_types import Segment
 from fastkv.raft import quorum, reconfigure, snapshots, transfer
 from fastkv.raft.messages import APPEND, HEARTBEAT, Message
-from fastkv.raft.progress import PROBE, REPLICATE, Progress
+from fastkv.raft.progress import CUT, PROBE, REPLICATE, Progress
 from fastkv.raft.types import LEADER, InvariantBroken
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ def send_entries(raft: Raft, peer: str, *, even_empty: bool = False) -> None:
     while progress.inflight_bytes < config.max_inflight_bytes:
         first = progress.next
         if first <= raft.log.base_index:
-            _needs_snapshot(raft, peer)
+            if progress.state != CUT:       # else it was told, and is told again with every heartbeat that it answers
+                _needs_snapshot(raft, peer)
             return
         segments = raft.log.slice(first, config.max_append_bytes, config.max_append_entries)
         if not segments and not even_empty:

@@ -45,14 +45,6 @@ class History:
         """What is in force."""
         return self._entries[-1][1]
 
-    def at(self, index: int) -> Membership:
-        """What is in force once the entries up to `index` are applied, and none after; `index` is no old one."""
-        found = self._entries[0][1]
-        for entry_index, membership in self._entries:
-            if entry_index <= index:
-                found = membership
-        return found
-
     def append(self, index: int, membership: Membership) -> None:
         """Entry `index` is appended."""
         self._entries.append((index, membership))

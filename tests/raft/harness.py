@@ -40,6 +40,12 @@ def members(*names: str) -> Membership:
     return Membership.of(Member(name) for name in names)
 
 
+def membership_at(raft: Raft, index: int) -> Membership:
+    """What is in force once the entries up to `index` are applied, and none after; `index` is no old one."""
+    known = raft.history._entries
+    return next((membership for at, membership in reversed(known) if at <= index), known[0][1])
+
+
 class NothingEvicted:
     """A reader for logs that are all in memory."""
 
@@ -166,7 +172,7 @@ class Cluster:
         """The member installs a snapshot of what `source` has applied; its index."""
         raft, other = self.rafts[name], self.rafts[source]
         index = other.applied_index
-        term, membership = other.log.term(index), other.history.at(index)
+        term, membership = other.log.term(index), membership_at(other, index)
         assert term is not None, f"{source} does not know the term of entry {index}"
         self.settle(name)
         self.sync(name)

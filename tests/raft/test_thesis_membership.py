@@ -130,12 +130,13 @@ def test_4_2_1_a_learner_never_campaigns() -> None:
 # -- 4.2.2: removing the current leader --------------------------------------------------------------------------------
 
 
-def removed_leader() -> Alone:
+def removed_leader(**settings: int | bool) -> Alone:
     """Leader a of three, whose removal is appended (entry 3, behind the joint entry 2) and not committed."""
-    member = leader()
+    member = leader(**settings)
     member.raft.change(Remove("a"))
-    all_of_it = [member.act(), member.acknowledge("b", 2), member.acknowledge("c", 2)]
-    assert all_of_it
+    member.act()
+    member.acknowledge("b", 2)
+    member.acknowledge("c", 2)
     assert (member.raft.membership, member.raft.log.last_index) == (members("b", "c"), 3)
     return member
 
@@ -153,6 +154,18 @@ def test_4_2_2_a_leader_that_is_removed_leads_until_the_change_is_committed_and_
     member.hear(VOTE, "c", 2, index=4, log_term=1, context=1)
     assert (member.raft.role, member.raft.term) == (LEARNER, 2)
     assert member.tick(200) == [], "and never campaigns again"
+
+
+def test_4_2_2_it_has_no_lease_from_when_it_asks_another_one_to_campaign() -> None:
+    member = removed_leader(lease_ns=500)
+    [*_, beat] = member.tick(5)
+    for peer in "bc":
+        member.hear(HEARTBEAT_REPLY, peer, 1, context=beat.context)
+    assert member.raft.lease_holds(1)
+    member.acknowledge("b", 3)
+    assert member.raft.lease_holds(1)
+    assert of_kind(member.acknowledge("c", 3), TIMEOUT_NOW)
+    assert (member.raft.role, member.raft.lease_holds(1)) == (LEADER, False)
 
 
 def test_4_2_2_it_steps_down_also_when_nobody_takes_over() -> None:

@@ -12,9 +12,9 @@ from fastkv.raft import LEADER, Member, Membership, Message, Raft
 from tests.raft.alone import Alone
 
 
-def leader(*others: str, **settings: int | bool) -> Alone:
-    """Member a, that leads term 1 of a cluster of these (of b and c, if none are named), with entry 1 committed."""
-    member = Alone(others=others or "bc", pre_vote=False, **settings)  # type: ignore[arg-type]
+def leader(others: str = "bc", **settings: int | bool) -> Alone:
+    """Member a, that leads term 1, with entry 1 committed."""
+    member = Alone(others=others, pre_vote=False, **settings)
     member.lead_safely()
     return member
 
