@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the whole test suite: the linters, the type checkers, the compiled core's tests on a debug build, and all tests.
+# Run the whole test suite: the linters, the type checkers, the compiled core's tests on a debug build, the consensus
+# core's branch coverage, and all tests.
 # The first run makes .venv and builds fastkv into it. Works from any directory.
 #
 #   scripts/test.sh [--quick] [PYTEST ARGUMENT...]
@@ -54,6 +55,15 @@ debug_build_tests() {
     )
 }
 
+# Consensus is interpreted, so its coverage can be measured: that of its own tests, without the random lives, which take
+# long when every line is counted.
+consensus_coverage() {
+    local data=build/coverage
+    python -m coverage run --branch --source=fastkv/raft --data-file="$data" -m pytest -q -p no:cacheprovider tests/raft \
+        -k 'not random' &&
+        python -m coverage report --data-file="$data" --show-missing --skip-covered --fail-under=98
+}
+
 step "ruff" ruff check .
 step "cython-lint" cython-lint fastkv
 if [[ $quick == false ]]; then
@@ -62,6 +72,7 @@ if [[ $quick == false ]]; then
     step "stubtest" python -m mypy.stubtest fastkv._core --concise --ignore-disjoint-bases \
         --ignore-unused-allowlist --allowlist .ci/stubtest-allowlist.txt
     step "the core's tests on a debug build" debug_build_tests
+    step "branch coverage of the consensus core" consensus_coverage
     step "tests" python -m pytest "${arguments[@]}"
 else
     step "tests" python -m pytest -m "not slow" "${arguments[@]}"

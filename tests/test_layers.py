@@ -100,6 +100,17 @@ def test_consensus_knows_no_world(path: Path) -> None:
     assert drawn <= {"Random"}, "randomness is injected, never taken from the module's own generator"
 
 
+SYNCHRONOUS = sorted(path for package in ("raft", "kv", "node") for path in (PACKAGE / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SYNCHRONOUS, ids=short)
+def test_what_decides_never_waits(path: Path) -> None:
+    """Every message is handled one at a time: nothing can come between a check and the change that relies on it."""
+    waits = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    found = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, waits)]
+    assert not found
+
+
 @pytest.mark.parametrize("path", CYTHON_FILES, ids=short)
 def test_the_compiled_core_is_a_leaf(path: Path) -> None:
     modules = re.findall(r"^\s*(?:from|c?import)\s+(fastkv[\w.]*)", path.read_text(), re.MULTILINE)

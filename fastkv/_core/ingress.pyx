@@ -216,6 +216,11 @@ cdef class Ingress:
         self.write_waiters = Waiters()
         return self.writes.take(), waiters
 
+    @property
+    def reads_waiting(self):
+        """How many reads are open, of either batch."""
+        return len(self.reads) + len(self.lease_reads)
+
     def take_reads(self):
         """All open reads, those that a lease might have served too, or None where there are none."""
         if self.lease_reads.waiters.count:

@@ -311,7 +311,7 @@ class Node:
 
     def _start_reads(self) -> None:
         """Ask for a read index, for the reads that are not to be served by a lease."""
-        if self._reads.busy:
+        if not self.ingress.reads_waiting or self._reads.busy:
             return
         settings = self.settings
         if not self.raft.lease_holds(self._clock()):
@@ -330,6 +330,8 @@ class Node:
         until the reads are served: a pause of the process in between does no harm (thesis 6.4.1).
         """
         raft, ingress = self.raft, self.ingress
+        if not ingress.reads_waiting:
+            return
         if raft.lease_holds(self._clock()) and raft.applied_index >= raft.commit_index:
             batch = ingress.take_reads() if self.settings.lease_reads else ingress.take_lease_reads()
             if batch is not None:

@@ -138,6 +138,8 @@ class MemoryLogStore:
         self._disk = disk
         self._life = disk.lives
         self._image = disk.durable.copy()
+        self._nbytes_at_most = sum(segment.nbytes for segment in self._image.segments)
+        """Of all entries there are; what was replaced or has gone since counts as well."""
         self._error: OSError | None = None
         self.submitted_ticket = 0
         """Of the last append."""
@@ -227,6 +229,8 @@ class MemoryLogStore:
 
     def _submit(self, record: Record) -> None:
         self._image.write(record)
+        if isinstance(record, Segment):
+            self._nbytes_at_most += record.nbytes
         self.submitted_ticket += 1
         self._disk.under_way.append((self.submitted_ticket, record))
 
@@ -249,6 +253,8 @@ class MemoryLogStore:
     def index_behind(self, nbytes: int) -> int:
         """The largest index with at least `nbytes` of entries behind; that of the base for a shorter log."""
         behind = 0
+        if nbytes > self._nbytes_at_most:       # a simulation asks this at every tick
+            return self._image.base_index
         for segment in reversed(self._image.segments):
             behind += segment.nbytes
             if behind >= nbytes:

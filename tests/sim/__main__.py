@@ -54,7 +54,7 @@ def run_seeds(asked: argparse.Namespace) -> int:
             print(f"{report(shorter.world, shorter.violation)}\nto see it again: {shorter.command}", file=sys.stderr)
         elif not asked.quiet:
             print(
-                f"seed {seed}: {len(world.history)} operations, {len(world.faults.struck)} faults, "
+                f"seed {seed}: {world.seen.operations} operations, {len(world.faults.struck)} faults, "
                 f"{world.events.now // 1000} ms, {world.digest()[:16]}"
             )
         if asked.journal and failure is None:

@@ -57,9 +57,21 @@ class Observations:
         self._wanted = wanted
         self._enough = enough
 
+    @property
+    def operations(self) -> int:
+        """How many there have been, with and without a place in the history."""
+        return len(self.history) + len(self.stale)
+
     def add(self, operation: Operation) -> None:
         self.history.append(operation)
-        if len(self.history) >= self._wanted:
+        self._look()
+
+    def add_stale(self, read: StaleRead) -> None:
+        self.stale.append(read)
+        self._look()
+
+    def _look(self) -> None:
+        if len(self.history) + len(self.stale) >= self._wanted:
             self._enough()
 
 
@@ -209,7 +221,7 @@ class Client:
         if status == Status.OK:
             revision = RECORD.unpack_from(payload, STALE_PREFIX.size)[0]
             value = payload[STALE_PREFIX.size + RECORD.size :].decode()
-        self._seen.stale.append(StaleRead(operation.door.node_id, applied_index, operation.key, value, revision))
+        self._seen.add_stale(StaleRead(operation.door.node_id, applied_index, operation.key, value, revision))
 
     def _record(self, operation: _Open, status: int, revision: int, payload: bytes) -> None:
         f, key = operation.f, operation.key

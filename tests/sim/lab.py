@@ -32,8 +32,9 @@ from tests.sim.process import Process
 from tests.sim.promises import FRAME_HEADER_BYTES
 from tests.sim.world import World
 
-PATIENCE = 40
-"""Elections within which whatever a test waits for has to come: the labs give ten seconds, some thirty timeouts."""
+PATIENCE = 100
+"""Elections within which whatever a test waits for has to come. The labs give some thirty; but then, their snapshots
+come whole, in one message: here a lost question for the first chunk is asked again after ten."""
 
 UNRELIABLE = Weather(loss=0.1, slow=0.3, slow_us=26 * MS)
 """The labs' unreliable network: one in ten is lost on its way there, one on its way back, others are late."""
@@ -47,6 +48,19 @@ ORDERLY: dict[str, Any] = {
     "waiting_limit_bytes": 1 << 16,
 }
 """For tests that count what is sent, or submit much at once: no limit is reached, and no frame overtakes another."""
+
+SNAPSHOT_BYTES = 1000
+SNAPSHOTS: dict[str, Any] = {
+    "checkpoint_log_bytes": SNAPSHOT_BYTES,
+    "snapshot_log_bytes": SNAPSHOT_BYTES,
+    "snapshot_chunk_bytes": SNAPSHOT_BYTES // 2,
+    "log_memory_bytes": SNAPSHOT_BYTES // 2,
+}
+"""For tests in which followers get snapshots: little of the log is kept, for them or in memory."""
+
+LOG_LIMIT_BYTES = 8 * SNAPSHOT_BYTES
+"""No log is longer then, as in the labs: for a follower that fetches four times as much is kept, and a checkpoint takes
+a while."""
 
 KEYS = 5
 
@@ -104,8 +118,7 @@ class Lab(World):
         self.rng = random.Random(f"lab {seed}")
         self.all = list(self.machines.values())
         self._side = dict.fromkeys(self.machines, 0)
-        """Nodes of different sides do not hear each other. A test's commands go to side 0."""
-        self._sides = 0
+        """Nodes of different sides do not hear each other. A test's commands go to side 0; below are those alone."""
         self._puts = 0
         self._installed = 0
         self._indexes: dict[bytes, int] = {}
@@ -132,26 +145,19 @@ class Lab(World):
 
     def cut(self, *machines: Machine) -> None:
         """Each of these is alone from now on."""
-        for machine in machines:
-            self._sides += 1
-            self._side[machine.node_id] = self._sides
-        self._rewire()
+        self._part({machine.node_id: -number for number, machine in enumerate(self.all, 1) if machine in machines})
 
     def join(self, *machines: Machine) -> None:
         """These are back among those who were not cut off."""
-        for machine in machines:
-            self._side[machine.node_id] = 0
-        self._rewire()
+        self._part(dict.fromkeys((machine.node_id for machine in machines), 0))
 
-    def split(self, first: Sequence[Machine], *others: Sequence[Machine]) -> None:
+    def split(self, *groups: Sequence[Machine]) -> None:
         """Everybody hears his own group. The first is where commands go; who is in none of them is alone."""
-        self.cut(*self.all)
-        for side, group in enumerate((first, *others)):
-            for machine in group:
-                self._side[machine.node_id] = -side
-        self._rewire()
+        alone = {machine.node_id: -number for number, machine in enumerate(self.all, 1)}
+        self._part(alone | {machine.node_id: side for side, group in enumerate(groups) for machine in group})
 
-    def _rewire(self) -> None:
+    def _part(self, sides: dict[str, int]) -> None:
+        self._side |= sides
         side = self._side
         self.note(f"sides: {' '.join(f'{node_id}={at}' for node_id, at in side.items())}")
         self.network.break_links([(a, b) for a in side for b in side if side[a] != side[b]])

@@ -1,6 +1,6 @@
 """What a seed draws before a run begins: how the cluster is tuned, what its clients do, and which faults it will see.
 
-Seeds differ in kind, not only in detail: one runs on fast disks and reordering links with eight clients, the next has
+Seeds differ in kind, not only in detail: one runs on fast disks and reordering links with 160 clients, the next has
 one entry a message, clocks far apart and nothing but crashes. A fault that is left out makes room for long sequences of
 the others, which is why drawing a subset finds more than always drawing from all ("swarm testing").
 
@@ -127,15 +127,15 @@ def draw(seed: int) -> Plan:
         wire_us=rng.choice([200, 400, 800]),
         detours=rng.choice([0, 0, 0.02, 0.1]),
         fsync_us=rng.choice([300, 1000, 3000]),
-        clients=rng.choice([60, 100, 150]),
+        clients=(clients := rng.choice([90, 120, 160])),
         keys=rng.choice([3, 5, 8]),
-        think_us=rng.choice([2, 4, 6]) * MS,
+        think_us=rng.choice([1, 3, 5]) * MS,
         operations=(
             ("get", rng.choice([2, 5])), ("lease", 1), ("put", 5), ("cas", rng.choice([1, 3])), ("delete", 1),
             ("stale", 1),
         ),
-        max_append_bytes=rng.choice([200, 4000, 8000]),
-        max_append_entries=rng.choice([2, 32, 64, 64, 128, 128]),
+        max_append_bytes=rng.choice([300, 4000, 8000, 8000]),
+        max_append_entries=rng.choice([3, 32, 64, 128, 128, 128]),
         max_inflight_bytes=rng.choice([1000, 8000]),
         max_uncommitted_bytes=rng.choice([1500, 1 << 16]),
         waiting_limit_bytes=rng.choice([2000, 1 << 16]),
@@ -144,11 +144,12 @@ def draw(seed: int) -> Plan:
         checkpoint_age_ticks=rng.choice([10, 50]),
         snapshot_log_bytes=rng.choice([500, 4000, 1 << 30]),
         snapshot_chunk_bytes=rng.choice([500, 5000]),
-        fault_us=(election_us // 10, election_us * rng.choice([3, 4]) // 2),
+        fault_us=(election_us // 10, election_us * rng.choice([2, 3, 4]) // 2),
         lasting_us=election_us * rng.choice([2, 3, 4]) // 4,
         faults=tuple(faults) or tuple(FAULTS.items()),
         changes=tuple((name, weight) for name, weight in CHANGES.items() if rng.random() < 0.8),
         change_us=(election_us // 4, election_us * rng.choice([2, 4, 8])),
         lease_reads=rng.random() < 0.5,
-        session_limit=rng.choice([0, 0, 0, 30, 1000]),
+        # A few more than clients: those that were opened in vain push others out, and not every one the next.
+        session_limit=rng.choice([0, 0, 0, clients + 5, 1000]),
     )

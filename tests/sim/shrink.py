@@ -76,10 +76,10 @@ def _done_by_then(failure: Failure) -> int:
     """How many operations there were when the failure could be seen."""
     history, key = failure.world.history, failure.violation.key
     if not key:
-        return len(history)
+        return failure.world.seen.operations
     window = smallest_window(op for op in history if op.key == key)
     end = max(op.returned for op in window.operations if op.returned != FOREVER)
-    return sum(op.called <= end for op in history)
+    return sum(op.called <= end for op in history) + len(failure.world.seen.stale)
 
 
 def _fewer_faults(failure: Failure, attempt: Attempt) -> Failure:

@@ -71,4 +71,4 @@ def test_whichever_minority_is_cut_off_the_others_have_a_leader(seed: int) -> No
         assert lab.one_leader() not in away
         lab.join(*away)
     lab.one_leader()
-    assert len(lab.truth.leaders) > 1, "some of them led"
+    assert len(lab.truth.leaders) > 1, "some of those who were cut off led"

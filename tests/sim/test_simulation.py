@@ -24,7 +24,7 @@ BATCH = 20
 def run(seed: int, *, operations: int = 2000, nodes: int = 5) -> World:
     world = World(seed, nodes=nodes)
     world.run(operations=operations)
-    assert len(world.history) >= operations
+    assert world.seen.operations >= operations
     return world
 
 

@@ -105,7 +105,7 @@ class World:
             self.faults.start()
             self.operator.start()
         if not self.events.run(600_000 * MS):
-            raise Violation(f"only {len(self.history)} of {operations} operations within ten minutes")
+            raise Violation(f"only {self.seen.operations} of {operations} operations within ten minutes")
         self.faults.stop()
         self.operator.settle()
         for client in self.clients:
