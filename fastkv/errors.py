@@ -132,6 +132,12 @@ class WrongDisk(FastKVError):
     code = "WRONG_DISK"
 
 
+class WrongAddress(FastKVError):
+    """The cluster knows the node at another address, and has never met it: update the member, or stop one of the two."""
+
+    code = "WRONG_ADDRESS"
+
+
 class SessionExpired(FastKVError):
     """The session of the write is not known any more: this attempt was not done, an earlier one may have been."""
 
@@ -206,6 +212,7 @@ _BY_STATUS: dict[int, type[FastKVError]] = {
     Status.WRONG_CLUSTER: WrongCluster,
     Status.REMOVED: Removed,
     Status.WRONG_DISK: WrongDisk,
+    Status.WRONG_ADDRESS: WrongAddress,
     Status.CHANGE_REFUSED: ChangeRefused,
     Status.NO_LEADER: Unavailable,
     Status.NOT_LEADER: Unavailable,

@@ -46,6 +46,7 @@ cpdef enum Status:
     REMOVED = 13           # to a peer: it was removed from the cluster
     WRONG_DISK = 14        # to a peer: the cluster knows it with another disk
     CHANGE_REFUSED = 15    # of members or leadership; nothing has changed
+    WRONG_ADDRESS = 16     # to a peer: the cluster knows it at another address, and not by its disk yet
     # provably not done: safe to try again
     NO_LEADER = 20
     NOT_LEADER = 21        # between nodes only; never reaches a client

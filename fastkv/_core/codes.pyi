@@ -55,6 +55,7 @@ class Status(IntEnum):
     REMOVED = 13
     WRONG_DISK = 14
     CHANGE_REFUSED = 15
+    WRONG_ADDRESS = 16
     NO_LEADER = 20
     NOT_LEADER = 21
     OVERLOADED = 22

@@ -199,6 +199,7 @@ cdef dict TEXTS = {
     Status.UNSUPPORTED: b"this server does not support that yet",
     Status.REMOVED: b"this node was removed from the cluster",
     Status.WRONG_DISK: b"the cluster knows this node with another disk",
+    Status.WRONG_ADDRESS: b"the cluster knows this node at another address",
     Status.CHANGE_REFUSED: b"the change is not possible now; nothing has changed",
     Status.NO_LEADER: b"no leader in time; nothing was done, try again",
     Status.NOT_LEADER: b"not the leader; nothing was done",

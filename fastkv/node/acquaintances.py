@@ -27,7 +27,7 @@ class Acquaintances:
             self.addresses.pop(node_id, None)
 
     def hello(self, node_id: str, disk: int, address: str, current: Membership, applied: Membership) -> tuple[int, str]:
-        """Whether a node may link: OK, or REMOVED or WRONG_DISK and a text for the person who runs it.
+        """Whether a node may link: OK, or why not (a `Status` and a text for whoever runs it).
 
         An id that is not known is let in: this node may have missed that it was added, and hears of it from the log.
         """
@@ -42,7 +42,7 @@ class Acquaintances:
                 f"({node_id}) and add it anew; if two nodes use this id, stop one of them"
             )
         if member is not None and not member.disk and member.raft not in ("", address):
-            return Status.WRONG_DISK, (
+            return Status.WRONG_ADDRESS, (
                 f"the cluster knows {node_id} at {member.raft}, and this one is at {address}. If the member has moved, "
                 f"update it; if two nodes use this id, stop one of them"
             )

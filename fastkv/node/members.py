@@ -52,12 +52,16 @@ class Members:
         return status, text
 
     def refused_by(self, node_id: str, status: int, text: str) -> None:
-        """A node does not let this one link to it. It may be wrong: one that has lost its disk knows no better."""
+        """A node does not let this one link to it.
+
+        One that knows our id with another disk, or our disk as removed, is right. One that knows us at another address
+        may be wrong: we have moved before we were ever met, and are a member whose vote may be needed.
+        """
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
-        if status in (Status.REMOVED, Status.WRONG_DISK):
+        if status in (Status.REMOVED, Status.WRONG_DISK, Status.WRONG_ADDRESS):
             self._refusals[node_id] = f"{node_id} says: {text}"
-            if self._raft.membership.members and not self._raft.log.last_index:
+            if status != Status.WRONG_ADDRESS and self._raft.membership.members and not self._raft.log.last_index:
                 # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
                 self._raft.disown()
                 self._on_disowned()

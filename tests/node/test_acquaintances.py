@@ -58,6 +58,19 @@ def test_the_leader_notes_disks_in_the_log(three: Bench) -> None:
     assert three.addresses["node-2"] == ("there:2",)
 
 
+def test_one_who_has_moved_before_it_was_met_is_refused_and_stays_a_founder(three: Bench) -> None:
+    a = Acquaintances("a", 1)
+    met = Membership.of([Member("a", "here:1", disk=1), Member("b", "there:1")])
+    status, text = a.hello("b", 2, "elsewhere:1", met, met)
+    assert status == Status.WRONG_ADDRESS
+    assert "the cluster knows b at there:1, and this one is at elsewhere:1" in text
+    three.node.refused_by("node-2", status, text)
+    assert three.node.refusal
+    assert three.node.raft.membership.voters == ("node-1", "node-2", "node-3")
+    three.node.refused_by("node-2", Status.WRONG_DISK, "another disk")      # our disk is lost, and it knows
+    assert not three.node.raft.membership
+
+
 def test_a_refusal_is_remembered_and_a_removal_told(three: Bench) -> None:
     three.node.refused_by("node-2", Status.WRONG_DISK, "another disk")
     assert three.node.refusal == "node-2 says: another disk"
