@@ -133,7 +133,10 @@ class WrongDisk(FastKVError):
 
 
 class WrongAddress(FastKVError):
-    """The cluster knows the node at another address, and has never met it: update the member, or stop one of the two."""
+    """The cluster knows the node at another address, and has never met it.
+
+    If it has moved, update the member; if two nodes use this id, stop one of them.
+    """
 
     code = "WRONG_ADDRESS"
 
