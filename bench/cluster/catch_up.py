@@ -118,11 +118,12 @@ def measure(directory: Path, keys: int, value_bytes: int, quiet_s: float) -> Rou
     with Servers(directory) as servers:
         nodes = Nodes(directory, servers)
         nodes.start()
-        leader = nodes.wait_for_leader()
-        port = nodes.raft_ports[leader]
-        filled = loadgen.load("127.0.0.1", port, keys=keys, value_bytes=value_bytes)
+        port = nodes.raft_ports[nodes.wait_for_leader()]
+        filled = loadgen.load("127.0.0.1", port, keys=keys, value_bytes=value_bytes, connections=8, depth=32)
         if filled["ok"] != keys:
             raise RuntimeError(f"the fill failed: {filled}")
+        leader = nodes.wait_for_leader()
+        port = nodes.raft_ports[leader]
         quiet = Load(port)
         time.sleep(quiet_s)
         before = quiet.end()
