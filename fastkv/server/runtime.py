@@ -1,4 +1,4 @@
-"""Runs one node: opens its data directory, joins the parts, and turns the loop.
+"""Runs one node: joins what `assembly` makes of its data directory with sockets, and turns the loop.
 
 The event loop runs everything but three things that may wait for a disk: the WAL writer (a compiled thread without the
 GIL), the preparation of WAL segments, and checkpoints. A tick never waits for any of them.
@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
-import time
 from collections.abc import Callable
 
 import uvloop
@@ -20,28 +18,19 @@ import uvloop
 from fastkv._core.connection import Role
 from fastkv.config import NodeConfig, is_loopback
 from fastkv.errors import FastKVError
-from fastkv.kv.state import StateMachine
 from fastkv.logs import set_node_context, setup_logging
-from fastkv.node import Addresses, Node, NodeSettings
-from fastkv.raft import LEADER, Member, Membership, Raft, RaftConfig, RaftLog
+from fastkv.node import Addresses
+from fastkv.raft import LEADER
+from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
 from fastkv.server.metrics import BATCH_BOUNDS, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.storage.directory import DataDirectory
-from fastkv.storage.lmdb_image import pending_install
-from fastkv.storage.lmdb_store import LmdbStore
-from fastkv.storage.wal import Wal
 from fastkv.version import __version__
 
 log = logging.getLogger(__name__)
-
-TICKS_A_HEARTBEAT = 5
-"""A tick is a fifth of a heartbeat: fine enough to spread election timeouts, rare enough to cost nothing."""
-
-CLOCK_DRIFT = 0.1
-"""By how much the rates of two nodes' clocks may differ for leases to be safe; those of machines differ by 0.0001."""
 
 EXIT_FAILED = 1
 EXIT_BROKEN = 70
@@ -81,11 +70,12 @@ class Runtime:
         self.config = config
         self.stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
-        self._tick_s = config.raft.heartbeat_timeout_ms / 1000 / TICKS_A_HEARTBEAT
+        self._tick_s = tick_s(config)
         self._turn_scheduled = False
         self._tick_timer: asyncio.TimerHandle | None = None
         self._last_tick = self._loop.time()
         self._announced: tuple[object, ...] = ()
+        self._alarm = ""
         self._bootstrapping = False
         self._idle: asyncio.Future[None] | None = None
         """Set once nobody waits for an answer of this node any more."""
@@ -95,32 +85,8 @@ class Runtime:
 
     def _open(self, directory: DataDirectory) -> None:
         config = self.config
-        storage = config.storage
-        self._directory = directory
-        pending = pending_install(directory.store_path)
-        if pending is not None:
-            # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
-            log.info("completing the installation of a snapshot that ends with entry %d", pending[0])
-            self._open_log(directory, pending[0], restart_at=pending).close()
-        self.store = LmdbStore(
-            directory.store_path,
-            cluster=config.cluster.name,
-            node_id=config.node_id,
-            map_bytes=storage.lmdb_map_bytes,
-            poster=self._loop.call_soon_threadsafe,
-            snapshots=config.limits.snapshots,
-        )
-        self.machine = StateMachine(
-            self.store,
-            memtable_bytes=storage.memtable_bytes,
-            checkpoint_log_bytes=storage.checkpoint_wal_bytes,
-            checkpoint_age_ticks=self._ticks(storage.checkpoint_age_s * 1000),
-            retry_ticks=self._ticks(1000),
-            snapshots=config.limits.snapshots,
-            snapshot_ttl_ticks=self._ticks(config.limits.snapshot_ttl_s * 1000),
-            first_snapshot_id=int.from_bytes(os.urandom(8), "little"),
-        )
-        self.log = self._open_log(directory, self.machine.applied_index)
+        parts = Assembly(config, directory, poster=self._loop.call_soon_threadsafe)
+        self.store, self.machine, self.log = parts.store, parts.machine, parts.log
         self.links = PeerLinks(
             config.node_id,
             config.cluster.name,
@@ -131,9 +97,8 @@ class Runtime:
             on_lost=self._on_lost,
             on_refused=lambda peer, status, text: self.node.refused_by(peer, status, text),
         )
-        self.node = self._make_node()
-        self.node.ingress.session_limit = config.limits.sessions
-        self.links.set_peers(self._first_peers())
+        self.node = parts.node(self.links, self._wake, on_members=self._members_changed, on_removed=self._removed)
+        self.links.set_peers(parts.first_peers(self.node.raft.membership))
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
         self.raw = RawServer(
             config,
@@ -144,101 +109,8 @@ class Runtime:
             on_broken=self._broken,
         )
         self.http = HttpServer(self.service, config.limits)
-        self._bootstrapping = self._fresh() and config.node_id == config.cluster.bootstrap_id
+        self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
         self.metrics = NodeMetrics(self._figures, [self.http.requests])
-
-    def _open_log(self, directory: DataDirectory, keep_above: int, restart_at: tuple[int, int] | None = None) -> Wal:
-        return Wal(
-            directory.wal_path,
-            cluster=self.config.cluster.name,
-            node_id=self.config.node_id,
-            segment_bytes=self.config.storage.segment_bytes,
-            keep_above=keep_above,
-            restart_at=restart_at,
-        )
-
-    def _make_node(self) -> Node:
-        config, recovered = self.config, self.log.recovered
-        raft = Raft(
-            RaftConfig(
-                node_id=config.node_id,
-                election_ticks=round(config.raft.election_timeout_ms / 1000 / self._tick_s),
-                heartbeat_ticks=TICKS_A_HEARTBEAT,
-                max_append_bytes=config.raft.max_append_bytes,
-                max_append_entries=config.raft.max_append_entries,
-                max_inflight_bytes=config.raft.max_inflight_bytes,
-                max_uncommitted_bytes=config.raft.max_uncommitted_bytes,
-                lease_ns=self._lease_ns(),
-            ),
-            recovered.hard_state,
-            RaftLog(recovered.base_index, recovered.base_term, recovered.segments, self.log),
-            random.Random(os.urandom(16)),
-            membership=Membership.decode(self.machine.membership) or self._first_members(),
-            applied=self.machine.applied_index,
-            configurations=recovered.configurations,
-        )
-        limits, own = config.limits, config.cluster.nodes[config.node_id]
-        return Node(
-            NodeSettings(
-                node_id=config.node_id,
-                disk=self._directory.disk,
-                tick_ms=self._tick_s * 1000,
-                request_timeout_ticks=self._ticks(limits.request_timeout_ms),
-                leader_wait_ticks=self._ticks(limits.leader_wait_ms),
-                read_retry_ticks=self._ticks(config.raft.election_timeout_ms),
-                status_ticks=self._ticks(500),
-                status_expiry_ticks=self._ticks(1500),
-                waiting_limit_bytes=config.raft.max_uncommitted_bytes,
-                log_memory_bytes=config.raft.log_memory_bytes,
-                snapshot_log_bytes=config.raft.snapshot_log_bytes,
-                snapshot_chunk_bytes=config.raft.snapshot_chunk_bytes,
-                snapshot_window_bytes=config.raft.snapshot_window_bytes,
-                snapshot_timeout_ticks=self._ticks(config.raft.snapshot_timeout_ms),
-                lease_reads=config.raft.reads == "lease",
-                raft_address=str(own.raft),
-                http_address=str(own.http),
-            ),
-            raft,
-            self.machine,
-            self.store,
-            self.log,
-            self.links,
-            self._wake,
-            clock=time.monotonic_ns,
-            on_members=self._members_changed,
-            on_removed=self._removed,
-            on_disowned=self._directory.note_joins,
-            value_limit_bytes=limits.value_bytes,
-            open_limit_bytes=config.raft.max_append_bytes * 16,
-        )
-
-    def _first_members(self) -> Membership:
-        """Who founds the cluster: what the configuration says counts until the log says something else."""
-        if self.config.cluster.join or self._directory.joins:
-            return Membership()         # it was founded before, and will tell who belongs to it
-        return Membership.of(
-            Member(node_id, str(address.raft), str(address.http))
-            for node_id, address in self.config.cluster.nodes.items()
-        )
-
-    def _lease_ns(self) -> int:
-        """How long a lease lasts: the shortest time in which a follower can count an election timeout.
-
-        Its tick may be due as the heartbeat arrives, after a pause it makes up for a heartbeat's worth of ticks, and
-        its clock may run faster than ours.
-        """
-        election_ticks = round(self.config.raft.election_timeout_ms / 1000 / self._tick_s)
-        counted = max(0, election_ticks - TICKS_A_HEARTBEAT - 1)
-        return int(counted * self._tick_s * 1e9 * (1 - CLOCK_DRIFT))
-
-    def _first_peers(self) -> Addresses:
-        """Whom to dial first: the members, or whoever is in the configuration while there are none."""
-        known = {member.node_id: (member.raft,) for member in self.node.raft.membership.members if member.raft}
-        named = {node_id: (str(address.raft),) for node_id, address in self.config.cluster.nodes.items()}
-        return {peer: addresses for peer, addresses in (known or named).items() if peer != self.config.node_id}
-
-    def _ticks(self, milliseconds: float) -> int:
-        return max(1, round(milliseconds / 1000 / self._tick_s))
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -285,10 +157,6 @@ class Runtime:
         self.machine.close()
         self.store.close()
         log.info("stopped")
-
-    def _fresh(self) -> bool:
-        recovered = self.log.recovered
-        return recovered.hard_state.term == 0 and recovered.last_index == 0 and self.machine.applied_index == 0
 
     def _bootstrap_if_linked(self) -> None:
         """A new cluster need not wait for an election timeout: one node asks for votes once a majority can hear it."""
@@ -364,6 +232,8 @@ class Runtime:
         raft = self.node.raft
         if (raft.role, raft.term, raft.leader) != self._announced:
             self._announce()
+        if self.node.alarm != self._alarm:
+            self._announce_alarm()
         if self._idle is not None and not self.node.busy and not self._idle.done():
             self._idle.set_result(None)
 
@@ -437,3 +307,10 @@ class Runtime:
         self._announced = (raft.role, raft.term, raft.leader)
         set_node_context(term=raft.term, role=STATE_NAMES[raft.role])
         log.info("%s in term %d, leader %s", STATE_NAMES[raft.role], raft.term, raft.leader or "not known")
+
+    def _announce_alarm(self) -> None:
+        self._alarm = self.node.alarm
+        if self._alarm:
+            log.critical("serving nothing from now on: %s", self._alarm)
+        else:
+            log.warning("serving again: the state was replaced by a snapshot")

@@ -133,6 +133,7 @@ def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster)
     assert (status, answer["code"]) == (503, "CORRUPT_STATE"), answer
     assert odd.put("k1", "x")[1]["code"] == "CORRUPT_STATE"
     assert any("differs" in problem for problem in odd.request("GET", "/health")[1]["problems"])
+    assert "serving nothing from now on: this node's state at entry" in odd.log_text()
     for node in others:
         assert node.get("k1")[1]["value"] == "v"
         assert node.request("GET", "/readyz")[0] == 200
