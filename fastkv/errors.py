@@ -133,10 +133,7 @@ class WrongDisk(FastKVError):
 
 
 class WrongAddress(FastKVError):
-    """The cluster knows the node at another address, and has never met it.
-
-    If it has moved, update the member; if two nodes use this id, stop one of them.
-    """
+    """The cluster knows another node under this id, at another address: two nodes use it; stop one of them."""
 
     code = "WRONG_ADDRESS"
 

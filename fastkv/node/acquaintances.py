@@ -17,14 +17,16 @@ class Acquaintances:
     def __init__(self, node_id: str, disk: int) -> None:
         self._node_id = node_id
         self._disks = {node_id: disk}
+        self._in_place: dict[str, int] = {}
+        """The disks of those who were met where the membership has them."""
         self.addresses: dict[str, str] = {}
         """Where those who linked say that they are to be reached."""
 
     def forget(self, node_id: str) -> None:
         """It is a member no more; whoever comes under its id may be another machine."""
         if node_id != self._node_id:
-            self._disks.pop(node_id, None)
-            self.addresses.pop(node_id, None)
+            for known in (self._disks, self._in_place, self.addresses):
+                known.pop(node_id, None)
 
     def hello(self, node_id: str, disk: int, address: str, current: Membership, applied: Membership) -> tuple[int, str]:
         """Whether a node may link: OK, or why not (a `Status` and a text for whoever runs it).
@@ -35,17 +37,20 @@ class Acquaintances:
             return Status.REMOVED, f"{node_id} was removed from the cluster; its data directory cannot come back"
         if node_id == self._node_id:
             return Status.WRONG_DISK, f"{node_id} is the id of this node; no two nodes have the same"
-        member = current.get(node_id)
-        if member is not None and member.disk and member.disk != disk:
+        if self.is_another(node_id, disk, current):
             return Status.WRONG_DISK, (
                 f"the cluster knows {node_id} with another data directory. If it was lost, remove the member "
                 f"({node_id}) and add it anew; if two nodes use this id, stop one of them"
             )
-        if member is not None and not member.disk and member.raft not in ("", address):
-            return Status.WRONG_ADDRESS, (
-                f"the cluster knows {node_id} at {member.raft}, and this one is at {address}. If the member has moved, "
-                f"update it; if two nodes use this id, stop one of them"
-            )
+        member = current.get(node_id)
+        if member is not None and not member.disk:
+            if member.raft in ("", address):
+                self._in_place[node_id] = disk
+            elif self._in_place.get(node_id, disk) != disk:
+                return Status.WRONG_ADDRESS, (
+                    f"the cluster knows {node_id} at {member.raft}, where another node is, and this one is at "
+                    f"{address}: two nodes use this id; stop one of them"
+                )
         self._disks[node_id] = disk
         self.addresses[node_id] = address
         return Status.OK, ""
@@ -56,22 +61,30 @@ class Acquaintances:
         return member is not None and member.disk not in (0, disk)
 
     def impostors(self, membership: Membership) -> set[str]:
-        """The ids under which other nodes were met than the members, before the membership said so."""
+        """The ids under which other nodes were met than the members."""
         return {node_id for node_id in self.addresses if self._is_impostor(node_id, membership)}
 
     def _is_impostor(self, node_id: str, membership: Membership) -> bool:
+        return node_id != self._node_id and self.is_another(node_id, self._disks[node_id], membership)
+
+    def doubtful(self, membership: Membership) -> set[str]:
+        """The ids of members whose disks nobody knows, and that are not where the membership has them.
+
+        They may have moved, and this node may not have heard of it yet; or be somebody else.
+        """
+        return {node_id for node_id in self.addresses if self._is_doubtful(node_id, membership)}
+
+    def _is_doubtful(self, node_id: str, membership: Membership) -> bool:
         member = membership.get(node_id)
-        if member is None or node_id == self._node_id:
+        if member is None or member.disk or member.raft in ("", self.addresses[node_id]):
             return False
-        if member.disk:
-            return member.disk != self._disks[node_id]
-        return member.raft not in ("", self.addresses[node_id])     # see `hello`
+        return self._in_place.get(node_id) != self._disks[node_id]
 
     def to_note(self, membership: Membership) -> NoteDisk | None:
         """A member that has been met, where it is said to be, and whose disk the membership does not know yet."""
         for member in membership.members:
             disk = self._disks.get(member.node_id, 0)
-            known = disk and disk not in membership.removed and not self._is_impostor(member.node_id, membership)
-            if not member.disk and known:
+            known = disk and disk not in membership.removed
+            if not member.disk and known and member.node_id not in self.doubtful(membership):
                 return NoteDisk(member.node_id, disk)
         return None

@@ -29,7 +29,10 @@ class Members:
     ) -> None:
         self.applied = applied
         self.impostors: set[str] = set()
-        """Ids at whose address another machine answers than the member: nothing it says counts."""
+        """Ids under which another machine was met than the member: nothing it says counts."""
+        self.doubtful: set[str] = set()
+        """Ids under which perhaps another machine was met than the member. Its votes and acknowledgements do not count,
+        nor does its candidacy; but where it leads it is followed: others, who know more, have elected it."""
         self._settings = settings
         self._raft = raft
         self._acquaintances = Acquaintances(settings.node_id, settings.disk)
@@ -47,7 +50,7 @@ class Members:
         """A node wants to link to this one: OK, or why not, as a `Status` and a text for whoever runs it."""
         known = self._acquaintances.addresses.get(node_id)
         status, text = self._acquaintances.hello(node_id, disk, address, self._raft.membership, self.applied)
-        if status == Status.OK and (known != address or node_id in self.impostors):
+        if status == Status.OK and (known != address or node_id in self.impostors or node_id in self.doubtful):
             self.changed()      # it may be one that we have not heard of yet, or that has moved
         return status, text
 
@@ -55,7 +58,7 @@ class Members:
         """A node does not let this one link to it.
 
         One that knows our id with another disk, or our disk as removed, is right. One that knows us at another address
-        may be wrong: we have moved before we were ever met, and are a member whose vote may be needed.
+        may be wrong: we are a member whose vote may be needed.
         """
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
@@ -73,6 +76,17 @@ class Members:
         self._refusals.pop(node_id, None)
         return True
 
+    @property
+    def doubts(self) -> list[str]:
+        """What a person has to do about those who are doubtful."""
+        known, met = self._raft.membership, self._acquaintances.addresses
+        return [
+            f"the cluster knows {member.node_id} at {member.raft}, and it is at {met[member.node_id]}. "
+            f"If it has moved, update the member; if two nodes use this id, stop one. Until then it does not count"
+            for member in known.members
+            if member.node_id in self.doubtful
+        ]
+
     def changed(self) -> None:
         """Another membership is in force, or somebody was met: who is to be reached, and where."""
         met = self._acquaintances.addresses
@@ -81,6 +95,7 @@ class Members:
             if member.raft and met.get(member.node_id) != member.raft:
                 addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
         self.impostors = self._acquaintances.impostors(self._raft.membership)
+        self.doubtful = self._acquaintances.doubtful(self._raft.membership)
         for node_id in self.impostors:      # where it is, the member is not
             addresses[node_id] = addresses[node_id][1:]
         addresses.pop(self._settings.node_id, None)

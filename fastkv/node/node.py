@@ -32,7 +32,7 @@ from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
 from fastkv.node.write_path import WritePath
 from fastkv.raft import LEADER, Membership, Message, Raft, Ready
-from fastkv.raft.messages import APPEND, HEARTBEAT
+from fastkv.raft.messages import APPEND, COUNTED, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
 
@@ -147,7 +147,9 @@ class Node:
         if opcode == Opcode.APPEND:
             self._heard_append(decode_append(node_id, self.settings.node_id, body, Message))
         elif opcode == Opcode.RAFT:
-            self._step(decode_raft(node_id, self.settings.node_id, body, Message))
+            message = decode_raft(node_id, self.settings.node_id, body, Message)
+            if message.kind not in COUNTED or node_id not in self._members.doubtful:
+                self._step(message)
         elif opcode == Opcode.FORWARD:
             refuse = self.ingress.refuse_writes
             self._writes.take_forward(node_id, request_id, decode_forward(body), self.now, refuse)
@@ -371,6 +373,11 @@ class Node:
     def refusal(self) -> str:
         """Why others do not let this node in; empty while it has a leader."""
         return "" if self.raft.leader else self._members.refusal
+
+    @property
+    def doubts(self) -> list[str]:
+        """Of which members this node does not know whether they are the members, and what to do about it."""
+        return self._members.doubts
 
     @property
     def snapshot_bytes(self) -> tuple[int, int]:

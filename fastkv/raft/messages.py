@@ -36,6 +36,9 @@ SNAPSHOT = 12
 TRANSFERRED = 1
 """The `context` of a VOTE that the leader has asked for: stickiness does not hold against it."""
 
+COUNTED = frozenset({PRE_VOTE, PRE_VOTE_REPLY, VOTE, VOTE_REPLY, APPEND_REPLY, HEARTBEAT_REPLY})
+"""Kinds that make up a majority, or are somebody's candidacy: they count only where the sender is who it says."""
+
 KIND_NAMES = {
     PRE_VOTE: "PreVote",
     PRE_VOTE_REPLY: "PreVoteReply",

@@ -161,7 +161,7 @@ class LocalService:
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,
-            "problems": [text for text in (node.alarm, node.refusal, node.fetch_problem) if text],
+            "problems": [text for text in (node.alarm, node.refusal, *node.doubts, node.fetch_problem) if text],
             "snapshot": node.fetch_progress,
         }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastkv._core.codes import Status
 from fastkv.node.acquaintances import Acquaintances
-from fastkv.raft import Member, Membership, NoteDisk
+from fastkv.raft import PRE_CANDIDATE, Member, Membership, Message, NoteDisk
+from fastkv.raft.messages import HEARTBEAT, PRE_VOTE, PRE_VOTE_REPLY, VOTE
 from tests.node.conftest import Bench
 
 BOTH = Membership.of([Member("a", disk=1), Member("b", disk=2), Member("c")])
@@ -58,13 +59,53 @@ def test_the_leader_notes_disks_in_the_log(three: Bench) -> None:
     assert three.addresses["node-2"] == ("there:2",)
 
 
-def test_one_who_has_moved_before_it_was_met_is_refused_and_stays_a_founder(three: Bench) -> None:
+UNMET = Membership.of([Member("a", "here:1", disk=1), Member("b", "there:1")])
+
+
+def test_one_at_another_address_is_doubtful_until_it_is_known_by_its_disk_or_in_its_place() -> None:
     a = Acquaintances("a", 1)
-    met = Membership.of([Member("a", "here:1", disk=1), Member("b", "there:1")])
-    status, text = a.hello("b", 2, "elsewhere:1", met, met)
+    assert a.hello("b", 2, "elsewhere:1", UNMET, UNMET) == (Status.OK, "")
+    assert (a.doubtful(UNMET), a.impostors(UNMET), a.to_note(UNMET)) == ({"b"}, set(), None)
+    for told in (Member("b", "elsewhere:1"), Member("b", "there:1", disk=2), Member("b")):
+        assert a.doubtful(UNMET.with_member(told)) == set()
+    assert a.impostors(UNMET.with_member(Member("b", "there:1", disk=3))) == {"b"}
+
+
+def test_one_who_was_met_in_its_place_may_move_and_nobody_else_takes_its_name() -> None:
+    a = Acquaintances("a", 1)
+    assert a.hello("b", 2, "there:1", UNMET, UNMET) == (Status.OK, "")
+    assert a.hello("b", 2, "elsewhere:1", UNMET, UNMET) == (Status.OK, "")
+    assert (a.doubtful(UNMET), a.to_note(UNMET)) == (set(), NoteDisk("b", 2))
+    status, text = a.hello("b", 3, "elsewhere:2", UNMET, UNMET)
     assert status == Status.WRONG_ADDRESS
-    assert "the cluster knows b at there:1, and this one is at elsewhere:1" in text
-    three.node.refused_by("node-2", status, text)
+    assert "two nodes use this id" in text
+    assert a.addresses == {"b": "elsewhere:1"}
+
+
+def test_one_who_may_have_moved_is_followed_and_does_not_count(three: Bench) -> None:
+    raft = three.node.raft
+    raft.membership = raft.membership.with_member(Member("node-2", "there:2"))
+    assert three.node.hear_hello("node-2", 22, "elsewhere:2") == (Status.OK, "")
+    assert three.addresses["node-2"] == ("elsewhere:2", "there:2")
+    assert "if it has moved" in three.node.doubts[0].lower()
+    for kind in (PRE_VOTE, VOTE):
+        three.hear(Message(kind, "node-2", "node-1", 7, index=9, log_term=6))
+    assert (raft.term, raft.vote, three.wire.messages()) == (0, "", [])
+    raft.campaign()
+    three.node.pump()
+    three.hear(Message(PRE_VOTE_REPLY, "node-2", "node-1", 1))
+    assert raft.role == PRE_CANDIDATE
+    three.hear(Message(HEARTBEAT, "node-2", "node-1", 3))
+    assert (raft.term, raft.leader) == (3, "node-2")
+    raft.membership = raft.membership.with_member(Member("node-2", "elsewhere:2"))
+    three.node._members.changed()
+    assert three.node.doubts == []
+    three.hear(Message(HEARTBEAT, "node-2", "node-1", 4))
+    assert raft.term == 4
+
+
+def test_a_wrong_address_is_no_lost_disk(three: Bench) -> None:
+    three.node.refused_by("node-2", Status.WRONG_ADDRESS, "another address")
     assert three.node.refusal
     assert three.node.raft.membership.voters == ("node-1", "node-2", "node-3")
     three.node.refused_by("node-2", Status.WRONG_DISK, "another disk")      # our disk is lost, and it knows
