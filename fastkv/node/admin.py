@@ -63,6 +63,7 @@ class _Considered:
 
 @dataclass(slots=True)
 class _Forwarded:
+    request: Request
     leader: str
     deadline: int
     deliver: DeliverAdmin
@@ -94,7 +95,7 @@ class Admin:
             deliver(Status.NO_LEADER, {"error": "there is no leader to ask; nothing was done"})
             return
         deadline = now + self._settings.request_timeout_ticks
-        self._forwarded[self._last_id] = _Forwarded(raft.leader, deadline, deliver)
+        self._forwarded[self._last_id] = _Forwarded(request, raft.leader, deadline, deliver)
 
     def take(self, node_id: str, request_id: int, body: bytes, now: int) -> None:
         """Another node asks us as the leader. ValueError where the body is no request."""
@@ -211,6 +212,15 @@ class Admin:
     def peer_lost(self, node_id: str) -> None:
         """The link to a node broke: its answers may not come."""
         self._fail(lambda forwarded: forwarded.leader == node_id)
+
+    def removed(self) -> None:
+        """This node is a member no more. The leader hangs up on it, so this is the answer to whoever asked for that."""
+        for request_id, forwarded in list(self._forwarded.items()):
+            if (forwarded.request.get("do"), forwarded.request.get("id")) == ("remove", self._settings.node_id):
+                del self._forwarded[request_id]
+                gone = self._settings.node_id
+                left = [member for member in self.members() if member["id"] != gone]
+                forwarded.deliver(Status.OK, {"members": left})
 
     def expire(self, now: int) -> None:
         """Called each tick."""

@@ -89,7 +89,7 @@ class Node:
         self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
         self.now = 0
         self.leader_changes = self.snapshots_installed = 0
-        self._clock = clock
+        self._clock, self._on_removed = clock, on_removed
         self._wake = wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
@@ -98,7 +98,7 @@ class Node:
         self._admin = Admin(settings, raft, transport)
         self._gossip = Gossip(settings, transport, machine.table.hash_points)
         self._members = Members(
-            settings, raft, Membership.decode(machine.membership), on_members, on_removed, on_disowned
+            settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned
         )
         self._images = ImageServer(store, transport.send, settings)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
@@ -178,6 +178,10 @@ class Node:
         """A node does not let this one link to it."""
         self._members.refused_by(node_id, status, text)
         self._wake()
+
+    def _removed(self, text: str) -> None:
+        self._admin.removed()
+        self._on_removed(text)
 
     def peer_lost(self, node_id: str) -> None:
         """The link to a peer broke: what was sent on it may or may not have arrived."""

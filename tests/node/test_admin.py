@@ -179,6 +179,16 @@ def test_a_follower_asks_the_leader_and_relays_its_answer(three: Bench) -> None:
     assert len(answers) == 1
 
 
+def test_a_node_that_is_asked_to_be_removed_hears_it_from_whoever_hangs_up_on_it(three: Bench) -> None:
+    three.follow("node-2")
+    own, other = ask(three, {"do": "remove", "id": "node-1"}), ask(three, {"do": "remove", "id": "node-3"})
+    three.node.refused_by("node-2", Status.REMOVED, "node-1 was removed from the cluster")
+    three.node.peer_lost("node-2")
+    assert [(status, sorted(roles(answer))) for status, answer in own] == [(Status.OK, ["node-2", "node-3"])]
+    assert [status for status, _ in other] == [Status.OUTCOME_UNKNOWN]
+    assert len(three.removed) == 1
+
+
 def test_an_answer_that_cannot_come_is_an_unknown_outcome(three: Bench) -> None:
     three.follow("node-2")
     lost, late = ask(three, ADD), ask(three, ADD)
