@@ -1,8 +1,8 @@
 """The links that a process keeps to the others: it dials whom it is to reach, says who it is, and keeps trying.
 
 A link carries frames one way, from the one who dialled. The other side hears an id, a disk's number and an address, and
-lets it in or says why not; what is sent without a link is not sent. A link breaks where either process ends, and where
-somebody notices that the network is cut; then it is dialled again.
+lets it in or says why not; what is sent without a link is not sent. A link breaks where either process ends, where
+somebody notices that the network is cut, and where the other side hangs up; then it is dialled again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,29 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
 
 
+class Line:
+    """The far end of a link. Whoever was removed is hung up on there: of what is under way nothing arrives any more."""
+
+    def __init__(self, process: Process, disk: int) -> None:
+        self.process = process
+        self._disk = disk
+        """The dialler's."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether anybody hears."""
+        return self.process.alive
+
+    def hear(self, sender: str, frame: bytes) -> None:
+        """A frame arrives."""
+        if self._disk not in self.process.node.removed_disks():
+            self.process.hear(sender, frame)
+
+    def lost(self, peer: str) -> None:
+        """Somebody notices that the link to a peer broke."""
+        self.process.lost(peer)
+
+
 class Links:
     """The outgoing links of one process: what its node takes for the transport."""
 
@@ -25,13 +48,13 @@ class Links:
         self._world = process.world
         self._addresses: Addresses = {}
         self._tries = 0
-        self._up: dict[str, Process] = {}
+        self._up: dict[str, Line] = {}
         self._dialling: set[str] = set()
 
     def reach(self, addresses: Addresses) -> None:
         """From now on these nodes are to be reached, at these addresses, and nobody else."""
-        for node_id, process in list(self._up.items()):
-            if process.machine.address not in addresses.get(node_id, ()):
+        for node_id, line in list(self._up.items()):
+            if line.process.machine.address not in addresses.get(node_id, ()):
                 del self._up[node_id]
         self._addresses = addresses
         self._drop_removed()
@@ -48,7 +71,8 @@ class Links:
 
     def reaches(self, process: Process) -> bool:
         """Whether there is a link to that very process."""
-        return self._up.get(process.node_id) is process
+        line = self._up.get(process.node_id)
+        return line is not None and line.process is process
 
     def broke(self, node_id: str) -> None:
         """The link to a node is gone."""
@@ -75,7 +99,7 @@ class Links:
         if listener is not None and self._world.network.is_whole(own.node_id, node_id):
             status, text = listener.node.hear_hello(own.node_id, own.machine.disk_number, own.machine.address)
             if status == Status.OK:
-                self._up[node_id] = listener
+                self._up[node_id] = Line(listener, own.machine.disk_number)
                 if own.node.peer_linked(node_id, listener.machine.disk_number):
                     return
                 del self._up[node_id]
@@ -89,14 +113,14 @@ class Links:
 
     def send(self, node_id: str, frame: bytes) -> bool:
         """Send a frame; False without a link."""
-        host = self._up.get(node_id)
-        if host is None:
+        line = self._up.get(node_id)
+        if line is None:
             return False
         world, process = self._world, self._process
         world.trace.append((world.events.now, process.node_id, node_id, frame))
         if frame[4] == Opcode.RAFT and frame[FRAME_HEADER_BYTES] in PROMISING:
             check_frame(process, node_id, frame)
-        world.network.send(process.node_id, node_id, host, frame)
+        world.network.send(process.node_id, node_id, line, frame)
         return True
 
     def flush(self) -> None:
