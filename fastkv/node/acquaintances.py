@@ -28,16 +28,19 @@ class Acquaintances:
             for known in (self._disks, self._in_place, self.addresses):
                 known.pop(node_id, None)
 
-    def hello(self, node_id: str, disk: int, address: str, current: Membership, applied: Membership) -> tuple[int, str]:
+    def hello(
+        self, node_id: str, disk: int, address: str, current: Membership, applied: Membership, *, vouched: bool = False
+    ) -> tuple[int, str]:
         """Whether a node may link: OK, or why not (a `Status` and a text for whoever runs it).
 
-        An id that is not known is let in: this node may have missed that it was added, and hears of it from the log.
+        An id that is not known is let in: this node may have missed that it was added, and hears of it from the log. So
+        is one for whom others have `vouched`.
         """
         if disk and disk in applied.removed:
             return Status.REMOVED, f"{node_id} was removed from the cluster; its data directory cannot come back"
         if node_id == self._node_id:
             return Status.WRONG_DISK, f"{node_id} is the id of this node; no two nodes have the same"
-        if self.is_another(node_id, disk, current):
+        if self.is_another(node_id, disk, current) and not vouched:
             return Status.WRONG_DISK, (
                 f"the cluster knows {node_id} with another data directory. If it was lost, remove the member "
                 f"({node_id}) and add it anew; if two nodes use this id, stop one of them"
@@ -46,7 +49,7 @@ class Acquaintances:
         if member is not None and not member.disk:
             if member.raft in ("", address):
                 self._in_place[node_id] = disk
-            elif self._in_place.get(node_id, disk) != disk:
+            elif self._in_place.get(node_id, disk) != disk and not vouched:
                 return Status.WRONG_ADDRESS, (
                     f"the cluster knows {node_id} at {member.raft}, where another node is, and this one is at "
                     f"{address}: two nodes use this id; stop one of them"
@@ -54,6 +57,10 @@ class Acquaintances:
         self._disks[node_id] = disk
         self.addresses[node_id] = address
         return Status.OK, ""
+
+    def disk_of(self, node_id: str) -> int:
+        """That of the node that was met last under an id."""
+        return self._disks[node_id]
 
     def is_another(self, node_id: str, disk: int, membership: Membership) -> bool:
         """Whether the node that answers under an id is not the member with that id."""

@@ -1,11 +1,12 @@
-"""What nodes tell each other about themselves: role, term, indexes, addresses, and the hashes of their states.
+"""What nodes tell each other about themselves: role, term, indexes, addresses, the hashes of their states, and by which
+disks they know the members.
 
 Nothing of consensus hangs on it. It is told on a change and every `status_ticks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import orjson
 
@@ -22,11 +23,16 @@ class Gossip:
     """What this node says of itself, and what it has heard of the others."""
 
     def __init__(
-        self, settings: NodeSettings, transport: Transport, points: Callable[[], list[tuple[int, int]]]
+        self,
+        settings: NodeSettings,
+        transport: Transport,
+        points: Callable[[], list[tuple[int, int]]],
+        disks: Callable[[], dict[str, int]],
     ) -> None:
         self._settings = settings
         self._transport = transport
         self._points = points
+        self._disks = disks
         self._told: tuple[object, ...] = ()
         self._due = 0
         self._heard: dict[str, PeerStatus] = {}
@@ -54,6 +60,7 @@ class Gossip:
             "raft": self._settings.raft_address,
             "http": self._settings.http_address,
             "hashes": points[-POINTS_LIMIT:],
+            "disks": self._disks(),
         }
         frame = encode_frame(Opcode.PEER_STATUS, 0, 0, 0, orjson.dumps(said))
         for peer in peers:
@@ -76,12 +83,21 @@ class Gossip:
                 str(said["raft"]),
                 str(said["http"]),
                 now,
+                {str(member): int(disk) for member, disk in said["disks"].items()},
             )
             points = [(int(index), int(digest)) for index, digest in said["hashes"][:POINTS_LIMIT]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a peer status: {error!r}") from error
         self._heard[node_id] = status
         self.audit.heard(node_id, points)
+
+    def vouches(self, node_id: str, disk: int, but_for: Collection[str], *, beyond: int) -> bool:
+        """Whether a node but for those has applied more than `beyond`, and knows that id by that disk."""
+        return any(
+            status.applied_index > beyond and status.disks.get(node_id) == disk
+            for peer, status in self._heard.items()
+            if peer != node_id and peer not in but_for
+        )
 
     def status_of(self, node_id: str, now: int) -> PeerStatus | None:
         """What a peer last said of itself, or None when it has not been heard from lately."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastkv._core.codes import Status
 from fastkv.node.acquaintances import Acquaintances
@@ -15,7 +15,8 @@ class Members:
     committed one (`applied`), which will not be undone, who is gone for good.
 
     `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
-    `on_disowned` that it is none of the founders, whatever its configuration says.
+    `on_disowned` that it is none of the founders, whatever its configuration says. `vouches(node_id, disk, but_for)`
+    says whether another member, but for those, knows that id by that disk, and has applied more than we know of.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Members:
         on_members: Callable[[Addresses], None],
         on_removed: Callable[[str], None],
         on_disowned: Callable[[], None],
+        vouches: Callable[[str, int, Collection[str]], bool],
     ) -> None:
         self.applied = applied
         self.impostors: set[str] = set()
@@ -37,9 +39,16 @@ class Members:
         self._raft = raft
         self._acquaintances = Acquaintances(settings.node_id, settings.disk)
         self._refusals: dict[str, str] = {}
+        self._vouches = vouches
+        self._vouched: set[tuple[str, int]] = set()
         self._on_members = on_members
         self._on_removed = on_removed
         self._on_disowned = on_disowned
+
+    @property
+    def disks(self) -> dict[str, int]:
+        """By which disks the members are known, where they are."""
+        return {member.node_id: member.disk for member in self.applied.members if member.disk}
 
     @property
     def refusal(self) -> str:
@@ -49,7 +58,9 @@ class Members:
     def hear_hello(self, node_id: str, disk: int, address: str) -> tuple[int, str]:
         """A node wants to link to this one: OK, or why not, as a `Status` and a text for whoever runs it."""
         known = self._acquaintances.addresses.get(node_id)
-        status, text = self._acquaintances.hello(node_id, disk, address, self._raft.membership, self.applied)
+        status, text = self._acquaintances.hello(
+            node_id, disk, address, self._raft.membership, self.applied, vouched=self._is_vouched(node_id, disk)
+        )
         if status == Status.OK and (known != address or node_id in self.impostors or node_id in self.doubtful):
             self.changed()      # it may be one that we have not heard of yet, or that has moved
         return status, text
@@ -71,10 +82,20 @@ class Members:
 
     def linked(self, node_id: str, disk: int) -> bool:
         """The link to a peer is up. False where it is not the member."""
-        if self._acquaintances.is_another(node_id, disk, self._raft.membership):
+        another = self._acquaintances.is_another(node_id, disk, self._raft.membership)
+        if another and not self._is_vouched(node_id, disk):
             return False
         self._refusals.pop(node_id, None)
         return True
+
+    def _is_vouched(self, node_id: str, disk: int) -> bool:
+        """Whether somebody who has applied more than we know of takes that disk for the member of that id.
+
+        Then we have missed that the former one was removed. Where the new one leads, nobody else could tell us.
+        """
+        if self._vouches(node_id, disk, self.doubtful):
+            self._vouched.add((node_id, disk))
+        return (node_id, disk) in self._vouched
 
     @property
     def doubts(self) -> list[str]:
@@ -94,8 +115,10 @@ class Members:
         for member in self._raft.membership.members:
             if member.raft and met.get(member.node_id) != member.raft:
                 addresses[member.node_id] = (*addresses.get(member.node_id, ()), member.raft)
-        self.impostors = self._acquaintances.impostors(self._raft.membership)
-        self.doubtful = self._acquaintances.doubtful(self._raft.membership)
+        others = self._acquaintances.impostors(self._raft.membership)
+        vouched = {node_id for node_id in others if self._is_vouched(node_id, self._acquaintances.disk_of(node_id))}
+        self.impostors = others - vouched
+        self.doubtful = self._acquaintances.doubtful(self._raft.membership) | vouched
         for node_id in self.impostors:      # where it is, the member is not
             addresses[node_id] = addresses[node_id][1:]
         addresses.pop(self._settings.node_id, None)

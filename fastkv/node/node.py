@@ -96,9 +96,10 @@ class Node:
             raft.read, retry_ticks=settings.read_retry_ticks, first_context=raft.rng.getrandbits(62)
         )
         self._admin = Admin(settings, raft, transport)
-        self._gossip = Gossip(settings, transport, machine.table.hash_points)
+        self._gossip = Gossip(settings, transport, machine.table.hash_points, lambda: self._members.disks)
         self._members = Members(
-            settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned
+            settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned,
+            lambda *who: self._gossip.vouches(*who, beyond=raft.commit_index),
         )
         self._images = ImageServer(store, transport.send, settings)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)

@@ -71,3 +71,5 @@ class PeerStatus:
     raft_address: str
     http_address: str
     heard_tick: int
+    disks: dict[str, int]
+    """By which disks it knows the members, as of what it has applied."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastkv._core.codes import Status
+import orjson
+
+from fastkv._core.codes import Opcode, Status
 from fastkv.node.acquaintances import Acquaintances
 from fastkv.raft import PRE_CANDIDATE, Member, Membership, Message, NoteDisk
 from fastkv.raft.messages import HEARTBEAT, PRE_VOTE, PRE_VOTE_REPLY, VOTE
@@ -140,3 +142,31 @@ def test_one_who_was_let_in_before_its_disk_was_known_is_heard_no_longer(three: 
     three.node.peer_frame("node-2", 0xFF, 0, 0, b"")        # not even looked at
     assert three.node.hear_hello("node-2", 22, "there:2") == (Status.OK, "")
     assert three.addresses["node-2"] == ("there:2",)
+
+
+def status(applied: int, **disks: int) -> bytes:
+    said = {"role": 0, "term": 1, "commit": applied, "applied": applied, "leader": "", "raft": "", "http": ""}
+    return orjson.dumps({**said, "hashes": [], "disks": {name.replace("_", "-"): disk for name, disk in disks.items()}})
+
+
+def test_whoever_others_vouch_for_is_let_in_and_followed_and_does_not_count(three: Bench) -> None:
+    """This node has missed that node-2 was replaced; node-3, who has applied more, has not."""
+    raft = three.node.raft
+    assert raft.membership.get("node-2") == Member("node-2", disk=2)
+    three.node.peer_frame("node-3", Opcode.PEER_STATUS, 0, 0, status(0, node_2=99))
+    assert three.node.hear_hello("node-2", 99, "there:2")[0] == Status.WRONG_DISK, "it knows no more than we do"
+    assert not three.node.peer_linked("node-2", 99)
+    three.node.peer_frame("node-3", Opcode.PEER_STATUS, 0, 0, status(5, node_2=99))
+    assert three.node.hear_hello("node-2", 98, "there:2")[0] == Status.WRONG_DISK
+    assert three.node.hear_hello("node-2", 99, "there:2") == (Status.OK, "")
+    assert three.node.peer_linked("node-2", 99)
+    assert three.addresses["node-2"] == ("there:2",)
+    three.hear(Message(VOTE, "node-2", "node-1", 7, index=9, log_term=6))
+    assert (raft.term, raft.vote) == (0, "")
+    three.hear(Message(HEARTBEAT, "node-2", "node-1", 3))
+    assert (raft.term, raft.leader) == (3, "node-2")
+
+
+def test_nobody_vouches_for_himself(three: Bench) -> None:
+    three.node.peer_frame("node-2", Opcode.PEER_STATUS, 0, 0, status(5, node_2=99))
+    assert three.node.hear_hello("node-2", 99, "there:2")[0] == Status.WRONG_DISK
