@@ -112,26 +112,22 @@ class Cluster:
         self, opcode: int, body: bytes, *, writes: bool, timeout_s: float | None = None
     ) -> tuple[Reply, Connection]:
         """The same, and the connection that answered: for requests that have a sequel on the same node."""
-        deadline = await self._begin(self.deadline(timeout_s))
-        try:
-            tries = _Tries(writes=writes)
-            return await self._try_until(deadline, opcode, body, tries)
-        finally:
-            self._slots.release()
+        return await self._carry_out(opcode, body, self.deadline(timeout_s), _Tries(writes=writes))
+
+    async def ask(self, opcode: int, body: bytes, deadline: float) -> Reply:
+        """Carry out a request that nobody has to know about where its answer is lost: again, until its deadline."""
+        reply, _ = await self._carry_out(opcode, body, deadline, _Tries(writes=False))
+        return reply
 
     async def repeat(self, opcode: int, body: bytes, deadline: float) -> tuple[Reply, bool]:
-        """Carry out a request that does no harm when it is carried out twice: again, until an answer comes.
+        """Carry out a write that does no harm when it is carried out twice: again, until an answer comes.
 
         Also whether an earlier try than the answered one may have been carried out. OutcomeUnknown where the deadline
         passes and any may have been.
         """
-        await self._begin(deadline)
-        try:
-            tries = _Tries(writes=True, repeatable=True)
-            reply, _ = await self._try_until(deadline, opcode, body, tries)
-            return reply, tries.may_be_done
-        finally:
-            self._slots.release()
+        tries = _Tries(writes=True, repeatable=True)
+        reply, _ = await self._carry_out(opcode, body, deadline, tries)
+        return reply, tries.may_be_done
 
     async def follow_up(self, before: Connection, opcode: int, body: bytes, *, timeout_s: float | None = None) -> Reply:
         """A read that only the node of an earlier answer can serve. Unavailable where that node cannot be reached."""
@@ -150,6 +146,13 @@ class Cluster:
             raise Unavailable(f"{before.address} is gone: {error}") from None
         except DeadlinePassedError:
             raise Timeout from None
+        finally:
+            self._slots.release()
+
+    async def _carry_out(self, opcode: int, body: bytes, deadline: float, tries: _Tries) -> tuple[Reply, Connection]:
+        await self._begin(deadline)
+        try:
+            return await self._try_until(deadline, opcode, body, tries)
         finally:
             self._slots.release()
 

@@ -11,13 +11,14 @@ finds its session gone is the one case in which nobody can say whether it was do
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastkv._core.codes import OPEN_SESSION, SESSION_ENTRY_BYTES, SESSION_WINDOW, Opcode, Status
 from fastkv.client.cluster import Cluster
 from fastkv.client.connection import Reply
+from fastkv.client.faults import ClientClosed
 from fastkv.client.requests import answer_error, revision_of
-from fastkv.errors import OutcomeUnknown, Timeout
+from fastkv.errors import FastKVError, OutcomeUnknown, Timeout
 
 _OPEN = bytes([OPEN_SESSION]).ljust(SESSION_ENTRY_BYTES, b"\0")
 
@@ -49,7 +50,8 @@ class Sessions:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._session: _Session | None = None
-        self._opening: asyncio.Task[_Session] | None = None
+        self._opening: asyncio.Task[FastKVError | None] | None = None
+        self._opens_until = 0.0  # the deadline of the opening
 
     async def write(
         self, opcode: int, command: Callable[[tuple[int, int]], bytes], timeout_s: float | None
@@ -63,7 +65,8 @@ class Sessions:
         while True:
             session = await self._opened(deadline)
             while session.is_full():
-                await self._until(next(iter(session.due.values())).wait(), deadline)
+                oldest = next(iter(session.due.values()))
+                await self._until(oldest.wait(), deadline, "the writes before this one took all the time that it had")
             sequence = session.begin()
             try:
                 reply, may_be_done = await self._cluster.repeat(opcode, command((session.id, sequence)), deadline)
@@ -77,29 +80,40 @@ class Sessions:
                 raise OutcomeUnknown("the client's session was dropped before the write was answered")
 
     async def _opened(self, deadline: float) -> _Session:
-        if self._session is not None:
-            return self._session
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open(deadline))
-        opening = self._opening
-        await self._until(asyncio.shield(opening), deadline)
-        return opening.result()
-
-    async def _open(self, deadline: float) -> _Session:
-        # One too many does no harm: an opening whose answer was lost is asked for again.
-        reply, _ = await self._cluster.repeat(Opcode.SESSION, _OPEN, deadline)
-        if reply.status != Status.OK:
-            raise answer_error(reply)
-        self._session = _Session(revision_of(reply))
+        """The session to write in; opened first where there is none. All who wait share one opening."""
+        while self._session is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open(deadline))
+                self._opens_until = deadline
+            opening, its_deadline = self._opening, self._opens_until
+            await self._until(asyncio.wait((opening,)), deadline, "no session was opened in time")
+            if opening.cancelled():
+                raise ClientClosed
+            failure = opening.result()
+            # Begun for a call with less time than this one has, it may have failed for no other reason.
+            if failure is not None and deadline <= its_deadline:
+                raise failure
         return self._session
 
+    async def _open(self, deadline: float) -> FastKVError | None:
+        """Open a session; what went wrong where that cannot be done."""
+        try:
+            # One too many does no harm: an opening whose answer was lost is asked for again.
+            reply = await self._cluster.ask(Opcode.SESSION, _OPEN, deadline)
+            if reply.status != Status.OK:
+                return answer_error(reply)
+            self._session = _Session(revision_of(reply))
+        except FastKVError as error:
+            return error
+        return None
+
     @staticmethod
-    async def _until(what: asyncio.Future[object] | object, deadline: float) -> None:
+    async def _until(what: Awaitable[object], deadline: float, otherwise: str) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                await what  # type: ignore[misc]
+                await what
         except TimeoutError:
-            raise Timeout("the writes before this one took all the time that it had") from None
+            raise Timeout(otherwise) from None
 
     async def close(self) -> None:
         """Open nothing any more."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import fastkv
-from fastkv._core.codes import Opcode
+from fastkv._core.codes import Opcode, Status
 from fastkv.client import AsyncClient, ClientClosed
 from tests.client.fake_node import FakeNode, Request
 
@@ -59,6 +59,37 @@ async def test_close_ends_the_pause_between_attempts() -> None:
     await kv.close()
     with pytest.raises(ClientClosed):
         await put
+
+
+async def test_close_ends_the_opening_of_a_session() -> None:
+    async with FakeNode() as node:
+        kv = AsyncClient(node.address)
+        asked: list[Request] = []
+        node.on[Opcode.SESSION] = asked.append
+        puts = [asyncio.ensure_future(kv.put(f"k{n}", "v")) for n in range(3)]
+        await node.state.until(lambda: asked)
+        await kv.close()
+        assert [type(end) for end in await asyncio.gather(*puts, return_exceptions=True)] == [ClientClosed] * 3
+
+
+async def test_close_ends_the_pause_before_a_session_is_asked_for_again() -> None:
+    async with FakeNode() as node:
+        kv = AsyncClient(node.address)
+        await kv.connect()
+        tries = 0
+
+        def refuse(request: Request) -> None:
+            nonlocal tries
+            tries += 1
+            request.reply(Status.OVERLOADED)
+
+        node.on[Opcode.SESSION] = refuse
+        put = asyncio.ensure_future(kv.put("k", "v"))
+        await node.state.until(lambda: tries == 4)      # from then on the pauses are long
+        await asyncio.sleep(0)
+        await kv.close()
+        with pytest.raises(ClientClosed):
+            await put
 
 
 async def test_a_client_that_was_never_used_closes() -> None:
