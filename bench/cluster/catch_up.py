@@ -24,13 +24,13 @@ from typing import Any
 from bench import machine
 from bench.cluster.nodes import Nodes
 from bench.processes import Servers
-from fastkv._core import loadgen
+from fastkv._core.workload import Workload
+from fastkv.client import load
 
 CONNECTIONS = 64
 WRITTEN_KEYS = 100_000
 POLL_S = 0.05
 PATIENCE_S = 300.0
-WITHOUT_END = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class Round:
 class Load:
     """Puts on 64 connections, on a thread, until `end`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, endpoint: str) -> None:
         self._enough = False
         self._result: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, args=(port,))
+        self._thread = threading.Thread(target=self._run, args=(endpoint,))
         self._thread.start()
 
-    def _run(self, port: int) -> None:
-        self._result = loadgen.run(
-            "127.0.0.1", port, connections=CONNECTIONS, count=WITHOUT_END, keys=WRITTEN_KEYS, max_seconds=PATIENCE_S,
-            on_progress=lambda answers: self._enough,
+    def _run(self, endpoint: str) -> None:
+        self._result = load.run(
+            endpoint, Workload({"put": 1}, keys=WRITTEN_KEYS), connections=CONNECTIONS, count=load.WITHOUT_END,
+            max_seconds=PATIENCE_S, on_progress=lambda answers: self._enough,
         )  # fmt: skip
 
     def end(self) -> dict[str, Any]:
@@ -118,20 +118,19 @@ def measure(directory: Path, keys: int, value_bytes: int, quiet_s: float) -> Rou
     with Servers(directory) as servers:
         nodes = Nodes(directory, servers)
         nodes.start()
-        port = nodes.raft_ports[nodes.wait_for_leader()]
-        filled = loadgen.load("127.0.0.1", port, keys=keys, value_bytes=value_bytes, connections=8, depth=32)
+        leader = nodes.wait_for_leader()
+        filled = load.fill(nodes.address(leader), keys=keys, value_bytes=value_bytes, connections=8, depth=32)
         if filled["ok"] != keys:
             raise RuntimeError(f"the fill failed: {filled}")
         leader = nodes.wait_for_leader()
-        port = nodes.raft_ports[leader]
-        quiet = Load(port)
+        quiet = Load(nodes.address(leader))
         time.sleep(quiet_s)
         before = quiet.end()
         lost = next(name for name in nodes.names if name != leader)
         servers.kill(lost)
         nodes.wipe(lost)
         accepted(nodes.ask(leader, "DELETE", f"/cluster/members/{lost}"))
-        busy = Load(port)
+        busy = Load(nodes.address(leader))
         nodes.start_one(lost, join=True)
         servers.until(lambda: is_up(nodes, lost))
         added = time.monotonic()

@@ -13,7 +13,6 @@ from bench.rivals.rival import Measurement, RivalError
 
 NODES = 3
 LATENCY_SHARE = 0.4
-WITHOUT_END = 1 << 40
 
 
 class FastKV:
@@ -40,10 +39,10 @@ class FastKV:
         self._nodes.start()
 
     def fill(self, data: Data) -> None:
-        from fastkv._core import loadgen
+        from fastkv.client import load
 
-        port = self._nodes.raft_ports[self._nodes.wait_for_leader()]
-        result = loadgen.load("127.0.0.1", port, keys=data.keys, value_bytes=data.value_bytes)
+        leader = self._nodes.wait_for_leader()
+        result = load.fill(self._nodes.address(leader), keys=data.keys, value_bytes=data.value_bytes)
         if result["ok"] != data.keys:
             raise RivalError(f"fastkv refused the fill: {result}")
 
@@ -53,20 +52,19 @@ class FastKV:
     def run(self, load: Load, data: Data, seconds: float) -> Measurement:
         return self._run_http(load, data, seconds) if load.over_http else self._run_raw(load, data, seconds)
 
-    def _run_raw(self, load: Load, data: Data, seconds: float) -> Measurement:
-        from fastkv._core import loadgen
+    def _run_raw(self, wanted: Load, data: Data, seconds: float) -> Measurement:
+        from fastkv._core.workload import Workload
+        from fastkv.client import load
 
         leader = self._nodes.wait_for_leader()
         cpu = self._servers.cpu_seconds()
-        result = loadgen.run(
-            "127.0.0.1",
-            self._nodes.raft_ports[leader],
-            operation="get" if load.reads else "put",
-            connections=load.connections,
-            depth=load.depth,
-            count=WITHOUT_END,
-            keys=data.keys,
-            value_bytes=data.value_bytes,
+        workload = Workload({"get" if wanted.reads else "put": 1}, keys=data.keys, value_bytes=data.value_bytes)
+        result = load.run(
+            self._nodes.address(leader),
+            workload,
+            connections=wanted.connections,
+            depth=wanted.depth,
+            count=load.WITHOUT_END,
             max_seconds=seconds,
         )
         if result["missing"] or result["forwarded"] or result["lost"] or result["unanswered"] or not result["ok"]:

@@ -1,7 +1,8 @@
-# What the load generator asks of Linux beyond Cython's own declarations: epoll, send and recv, and clocks. Header only.
+# What the load generator asks of Linux beyond Cython's own declarations: epoll, send and recv, timers and clocks. Header
+# only.
 
 from libc.stdint cimport uint32_t, uint64_t
-from posix.time cimport clock_gettime, timespec
+from posix.time cimport clock_gettime, itimerspec, timespec
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -18,6 +19,12 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int room, int timeout_ms)
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int TFD_NONBLOCK
+    int TFD_TIMER_ABSTIME
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int timer, int flags, const itimerspec* when, itimerspec* before)
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* data, size_t nbytes, int flags)

@@ -81,5 +81,23 @@ cdef class Histogram:
             "max": self.max_ns / 1000.0,
         }
 
+    def curve_us(self):
+        """(percentile, µs) as HdrHistogram plots it: 0, 50, 75, 87.5, … halfway to 100 each time, and 100 itself."""
+        cdef double left = 100
+        points = [(0.0, self.percentile(0) / 1000)]
+        while left / 100 * self.count > 1:
+            left /= 2
+            points.append((100 - left, self.percentile(100 - left) / 1000))
+        return [*points, (100.0, self.max_ns / 1000.0)]
+
+    def merge(self, Histogram other not None):
+        """Count what the other one counted, too."""
+        cdef Py_ssize_t bucket
+        for bucket in range(BUCKETS):
+            self.counts[bucket] += other.counts[bucket]
+        self.count += other.count
+        self.total_ns += other.total_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+
     def __len__(self):
         return self.count

@@ -4,14 +4,14 @@ A benchmark measures the slower of the two sides, so the measuring side has to c
 answered with the next ones in a single `send`, replies are counted from their 16-byte headers and their bodies are
 skipped, and the result states the generator's own CPU share, so that a reader can see whether it was the bottleneck.
 
-The load is *closed*: `depth` requests are in flight on each of `connections` connections, and each answer is followed
-by the next request. A request's latency runs from the moment it was ready to be sent to the moment its answer was
-read. A stalled server therefore slows the load down as well; the percentiles are those of this closed load, and not
-of requests that arrive at a fixed rate.
+A load is *closed* or *open*. Closed: `depth` requests are in flight on each of `connections` connections, and each
+answer is followed by the next request; a latency runs from the moment a request was ready to be sent. A stalled server
+slows such a load down, so its percentiles leave out the requests that would have come meanwhile. Open: requests come at
+a `rate` of their own, at random moments as independent clients make them (a Poisson process), and a latency runs from
+the moment a request was *due*, however long it had to wait for a place: nothing is left out, which is what is called
+coordinated omission (Tene, "How NOT to measure latency", 2013).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -19,36 +19,32 @@ from libc.string cimport memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
 from posix.unistd cimport close as close_fd
 
-from fastkv._core.codes cimport (
-    COMMAND_HEADER_BYTES, FRAME_HEADER_BYTES, FrameFlag, MAX_KEY_BYTES, Opcode, PROTOCOL_VERSION, Status,
-)
-from fastkv._core.cursor cimport load_u16, load_u32, load_u64, store_u16, store_u32, store_u64
+from cpython.exc cimport PyErr_CheckSignals
+
+from fastkv._core.codes cimport FRAME_HEADER_BYTES, FrameFlag, Opcode, Status
+from fastkv._core.cursor cimport load_u16, load_u32, load_u64
 from fastkv._core.epoll cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, clock_ns, epoll_create1, epoll_ctl,
     epoll_event, epoll_wait, recv, send,
 )
 from fastkv._core.histogram cimport Histogram
-from fastkv._core.splitmix cimport splitmix64
+from fastkv._core.schedule cimport Place, Schedule
+from fastkv._core.workload cimport WANT_GET, WANT_INSERT, WANT_MODIFY, WANT_PUT, WANT_SCAN, Wanted, Workload
 
-import socket
-import struct
-
-from fastkv._core import codes
+from fastkv._core import codes, workload
 
 cdef enum:
     RECEIVE_BYTES = 262144
     READY_LINKS = 64                # links served for each epoll_wait
     TICK_MS = 100                   # how often signals and the deadline are looked at
-    GET_HEADER_BYTES = 4
     OUTPUT_LIMIT_BYTES = 1073741824     # 1 GiB, of all connections together
     ANSWER_LIMIT_BYTES = 67108864       # 64 MiB
 
 cdef uint64_t DRAIN_NS = 5_000_000_000      # how long answers are waited for once nothing more is asked
-cdef double HELLO_TIMEOUT_S = 5.0
 
 
 cdef class _Generator:
-    """One run. Used through `run` and `load`.
+    """One run. Used through `drive`.
 
     Counters are written `self.x = self.x + 1`: the debug build's None check of `self.x += 1` would need the GIL.
     """
@@ -59,6 +55,8 @@ cdef class _Generator:
         if self.received == NULL:
             raise MemoryError
         memset(self.statuses, 0, sizeof(self.statuses))
+        self.gets, self.puts, self.inserts = Histogram(), Histogram(), Histogram()
+        self.scans, self.modifies = Histogram(), Histogram()
 
     def __dealloc__(self):
         cdef int i
@@ -67,6 +65,7 @@ cdef class _Generator:
                 free(self.links[i].out)
                 free(self.links[i].slots)
         free(self.links)
+        free(self.to_send)
         free(self.received)
         if self.epoll >= 0:
             close_fd(self.epoll)
@@ -75,14 +74,14 @@ cdef class _Generator:
         cdef int i
         cdef Link* link
         cdef epoll_event event
-        cdef size_t frame_bytes = FRAME_HEADER_BYTES + COMMAND_HEADER_BYTES + self.key_bytes + self.value_bytes
+        cdef size_t frame_bytes = self.workload.frame_limit_bytes()
         if frame_bytes * self.depth * len(sockets) > OUTPUT_LIMIT_BYTES:
             raise ValueError("connections x depth x value_bytes is over 1 GiB")
         self.epoll = epoll_create1(0)
         self.links = <Link*>calloc(len(sockets), sizeof(Link))
         if self.links == NULL:
             raise MemoryError
-        self.link_count = <int>len(sockets)
+        self.link_count = self.links_open = <int>len(sockets)
         for i in range(self.link_count):
             link = &self.links[i]
             link.fd = sockets[i].fileno()
@@ -97,50 +96,89 @@ cdef class _Generator:
                 raise OSError(errno, "epoll_ctl")
         return 0
 
+    cdef int open_schedule(self, double rate, uint64_t seed) except -1:
+        """Make the load an open one."""
+        cdef epoll_event event
+        self.schedule = Schedule(rate, self.link_count, self.depth, seed, clock_ns(CLOCK_MONOTONIC))
+        self.to_send = <Link**>calloc(self.link_count, sizeof(Link*))
+        if self.to_send == NULL:
+            raise MemoryError
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.schedule.timer, &event) < 0:
+            raise OSError(errno, "epoll_ctl")
+        self.open = True
+        return 0
+
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    cdef uint64_t random(self) noexcept nogil:
-        return splitmix64(&self.random_state)
-
-    cdef void write_key(self, uint8_t* at, uint64_t number) noexcept nogil:
-        cdef uint32_t i = self.key_bytes
-        memcpy(at, <const uint8_t*>b"key-", 4)
-        while i > 4:
-            i -= 1
-            at[i] = <uint8_t>(48 + number % 10)
-            number //= 10
-
-    cdef void ask(self, Link* link, uint32_t slot, uint64_t now_ns) noexcept nogil:
+    cdef void ask(self, Link* link, uint32_t slot, uint64_t due_ns) noexcept nogil:
         """Put the next request behind the link's output."""
-        cdef uint8_t* at = link.out + link.out_bytes
-        cdef bint read = not self.sequential and self.random() < self.read_threshold
-        cdef uint64_t number = self.asked if self.sequential else self.random() % self.keys
-        cdef size_t body_bytes = self.key_bytes
-        body_bytes += GET_HEADER_BYTES if read else COMMAND_HEADER_BYTES + self.value_bytes
-        store_u32(at, <uint32_t>body_bytes)
-        at[4] = Opcode.GET if read else Opcode.PUT
-        at[5] = 0
-        store_u16(at + 6, 0)
-        store_u64(at + 8, slot)
-        link.out_bytes += FRAME_HEADER_BYTES + body_bytes
-        link.slots[slot].started_ns = now_ns
-        link.slots[slot].opcode = at[4]
-        at += FRAME_HEADER_BYTES
-        if read:
-            at[0] = self.consistency
-            at[1] = 0
-            store_u16(at + 2, <uint16_t>self.key_bytes)
-            self.write_key(at + GET_HEADER_BYTES, number)
+        cdef Wanted wanted
+        cdef Slot* place = &link.slots[slot]
+        self.workload.draw(&wanted)
+        place.started_ns = due_ns
+        place.number = wanted.number
+        place.kind = wanted.kind
+        if wanted.kind == WANT_GET or wanted.kind == WANT_MODIFY:
+            place.opcode = Opcode.GET
         else:
-            store_u16(at, <uint16_t>self.key_bytes)
-            store_u16(at + 2, 0)
-            self.write_key(at + COMMAND_HEADER_BYTES, number)
-            at += COMMAND_HEADER_BYTES + self.key_bytes
-            memcpy(at, self.value_at, self.value_bytes)
-            if self.value_bytes >= 8:
-                store_u64(at, self.asked)       # so that no two writes store the same value
+            place.opcode = Opcode.SCAN if wanted.kind == WANT_SCAN else Opcode.PUT
+        self.write_frame(link, slot)
         self.asked = self.asked + 1
         self.in_flight = self.in_flight + 1
+
+    cdef void write_frame(self, Link* link, uint32_t slot) noexcept nogil:
+        cdef uint8_t* at = link.out + link.out_bytes
+        cdef uint64_t number = link.slots[slot].number
+        if link.slots[slot].opcode == Opcode.GET:
+            link.out_bytes += self.workload.write_get(at, slot, number)
+        elif link.slots[slot].opcode == Opcode.PUT:
+            link.out_bytes += self.workload.write_put(at, slot, number)
+        else:
+            link.out_bytes += self.workload.write_scan(at, slot, number)
+
+    cdef void free_slot(self, Link* link, uint32_t slot, uint64_t now_ns) noexcept nogil:
+        """A request may be put there: in a closed load at once, in an open one when the next is due."""
+        cdef Place place
+        if not self.open:
+            if self.asked < self.count and now_ns < self.deadline_ns:
+                self.ask(link, slot, now_ns)
+            return
+        place.link = <uint32_t>(link - self.links)
+        place.slot = slot
+        self.schedule.give_back(place)
+
+    cdef bint free_place(self, Place* place) noexcept nogil:
+        """One on a connection that is open; False where there is none."""
+        while self.schedule.take(place):
+            if self.links[place.link].fd >= 0:
+                return True
+        return False
+
+    cdef bint something_due(self, uint64_t now_ns) noexcept nogil:
+        """Whether, in an open load, another request is due by then."""
+        return self.open and self.schedule.due_ns <= min(now_ns, self.deadline_ns) and self.asked < self.count
+
+    cdef void ask_what_is_due(self, uint64_t now_ns) noexcept nogil:
+        """In an open load, once for each turn."""
+        cdef Place place
+        cdef Link* link
+        cdef int i
+        while self.something_due(now_ns) and self.free_place(&place):
+            link = &self.links[place.link]
+            self.ask(link, place.slot, self.schedule.due_ns)
+            if not link.unsent:
+                link.unsent = True
+                self.to_send[self.to_send_count] = link
+                self.to_send_count = self.to_send_count + 1
+            self.schedule.advance()
+        for i in range(self.to_send_count):
+            self.to_send[i].unsent = False
+            self.send_all(self.to_send[i])
+        self.to_send_count = 0
+        if self.schedule.due_ns > now_ns:
+            self.schedule.arm()             # and where it is due, but no place is free, an answer comes first
 
     cdef void send_all(self, Link* link) noexcept nogil:
         cdef ssize_t sent
@@ -173,13 +211,14 @@ cdef class _Generator:
     # -- being answered ----------------------------------------------------------------------------------------------
 
     cdef void drop(self, Link* link) noexcept nogil:
-        """The connection is gone: what was in flight on it is lost. The socket itself belongs to `drive`."""
+        """The connection is gone: what was in flight on it is lost. The socket itself belongs to the caller."""
         cdef uint32_t slot
         cdef epoll_event event
         if link.fd < 0:
             return
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, link.fd, &event)
         link.fd = -1
+        self.links_open = self.links_open - 1
         for slot in range(link.depth):
             if link.slots[slot].started_ns:
                 link.slots[slot].started_ns = 0
@@ -239,7 +278,11 @@ cdef class _Generator:
             self.drop(link)
             return
         asked = &link.slots[slot]
-        self.latency.add(now_ns - asked.started_ns)
+        if asked.kind == WANT_MODIFY and asked.opcode == Opcode.GET and status in (Status.OK, Status.KEY_NOT_FOUND):
+            asked.opcode = Opcode.PUT
+            self.write_frame(link, <uint32_t>slot)
+            return
+        self.note(asked.kind, now_ns - asked.started_ns)
         status = min(status, <uint16_t>(STATUSES - 1))
         self.statuses[status] = self.statuses[status] + 1
         if link.head[5] & <uint8_t>FrameFlag.FORWARDED:
@@ -248,8 +291,20 @@ cdef class _Generator:
         self.answered = self.answered + 1
         self.in_flight = self.in_flight - 1
         self.ended_ns = now_ns
-        if self.asked < self.count and now_ns < self.deadline_ns:
-            self.ask(link, <uint32_t>slot, now_ns)
+        self.free_slot(link, <uint32_t>slot, now_ns)
+
+    cdef void note(self, uint8_t kind, uint64_t took_ns) noexcept nogil:
+        if kind == WANT_GET:
+            self.gets.add(took_ns)
+        elif kind == WANT_PUT:
+            self.puts.add(took_ns)
+        elif kind == WANT_INSERT:
+            self.inserts.add(took_ns)
+            self.workload.answered_insert()
+        elif kind == WANT_SCAN:
+            self.scans.add(took_ns)
+        else:
+            self.modifies.add(took_ns)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -264,44 +319,75 @@ cdef class _Generator:
                 raise OSError(errno, "epoll_wait")
         for i in range(ready):
             link = <Link*>events[i].data.ptr
+            if link == NULL:
+                self.schedule.rang()
+                continue
             if events[i].events & ~<uint32_t>EPOLLOUT:      # readable, or an error that recv will tell
                 self.receive(link)
             self.send_all(link)
+        if self.open:
+            self.ask_what_is_due(clock_ns(CLOCK_MONOTONIC))
         return 0
+
+    cdef int begin(self) except -1 nogil:
+        cdef int i
+        cdef uint32_t slot
+        if self.open:
+            self.ask_what_is_due(self.started_ns)
+            return 0
+        for i in range(self.link_count):
+            for slot in range(self.depth):
+                self.free_slot(&self.links[i], slot, clock_ns(CLOCK_MONOTONIC))
+            self.send_all(&self.links[i])
+        return 0
+
+    cdef bint goes_on(self) noexcept nogil:
+        """Whether there is anything to send, or to wait for."""
+        return self.in_flight > 0 or (self.links_open > 0 and self.something_due(self.deadline_ns))
 
     cdef int loop(self) except -1 nogil:
         cdef uint64_t next_tick_ns = self.started_ns + TICK_MS * 1_000_000
         cdef uint64_t now_ns
         cdef uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)
-        cdef uint32_t slot
-        cdef int i
-        for i in range(self.link_count):
-            for slot in range(self.depth):
-                if self.asked < self.count:
-                    self.ask(&self.links[i], slot, clock_ns(CLOCK_MONOTONIC))
-            self.send_all(&self.links[i])
-        while self.in_flight:
+        self.begin()
+        while self.goes_on():
             self.turn()
             now_ns = clock_ns(CLOCK_MONOTONIC)
             if now_ns >= next_tick_ns:
                 next_tick_ns = now_ns + TICK_MS * 1_000_000
                 if now_ns > self.deadline_ns + DRAIN_NS:
                     break
-                with gil:
-                    PyErr_CheckSignals()
-                    if self.on_progress is not None and self.on_progress(self.answered) is True:
-                        self.deadline_ns = min(self.deadline_ns, now_ns)
+                self.look_around(now_ns)
+        while self.something_due(self.deadline_ns):
+            self.asked = self.asked + 1
+            self.unsent = self.unsent + 1
+            self.schedule.advance()
         self.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns
+        return 0
+
+    cdef int look_around(self, uint64_t now_ns) except -1 nogil:
+        """What needs Python, ten times a second."""
+        with gil:
+            PyErr_CheckSignals()
+            if self.on_progress is not None and self.on_progress(self.answered) is True:
+                self.deadline_ns = min(self.deadline_ns, now_ns)
         return 0
 
     cdef dict result(self):
         cdef double seconds = max(self.ended_ns - self.started_ns, <uint64_t>1) / 1e9
+        cdef Histogram all_kinds = Histogram()
         names = {int(status): status.name for status in codes.Status}
         errors = {
             names.get(status, str(status)): self.statuses[status]
             for status in range(STATUSES)
             if self.statuses[status] and status != Status.OK and status != Status.KEY_NOT_FOUND
         }
+        kinds = zip(workload.KINDS, (self.gets, self.puts, self.inserts, self.scans, self.modifies))
+        operations = {}
+        for kind, latency in kinds:
+            if len(latency):
+                operations[kind] = {"count": len(latency), "latency_us": latency.summary_us()}
+                all_kinds.merge(latency)
         return {
             "count": self.answered,
             "ok": self.statuses[<int>Status.OK],
@@ -309,96 +395,36 @@ cdef class _Generator:
             "errors": errors,
             "lost": self.lost,
             "unanswered": self.in_flight,
+            "unsent": self.unsent,
             "unexpected": self.unexpected,
             "forwarded": self.forwarded,
             "seconds": seconds,
             "throughput": (self.statuses[<int>Status.OK] + self.statuses[<int>Status.KEY_NOT_FOUND]) / seconds,
-            "latency_us": self.latency.summary_us(),
+            "latency_us": all_kinds.summary_us(),
+            "curve_us": all_kinds.curve_us(),
+            "operations": operations,
             "cpu_seconds": self.cpu_ns / 1e9,
             "cpu_share": self.cpu_ns / 1e9 / seconds,
         }
 
 
-def connect(str host, int port):
-    """A connected, greeted, non-blocking socket. ConnectionError with the server's text where it refuses the HELLO."""
-    client = socket.create_connection((host, port), timeout=HELLO_TIMEOUT_S)
-    try:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        hello = struct.pack("<4sHBBHHH", b"fkv1", PROTOCOL_VERSION, 1, 0, 0, 0, 0)
-        client.sendall(struct.pack("<IBBHQ", len(hello), Opcode.HELLO, 0, 0, 0) + hello)
-        body_bytes, opcode, _, status, _ = struct.unpack("<IBBHQ", receive_exactly(client, FRAME_HEADER_BYTES))
-        body = receive_exactly(client, min(body_bytes, 1 << 16))
-        if opcode != Opcode.HELLO or status != Status.OK:
-            raise ConnectionError(f"{host}:{port} refused the HELLO: {body.decode(errors='replace')}")
-        client.setblocking(False)
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
-cdef bytes receive_exactly(client, Py_ssize_t nbytes):
-    cdef bytearray received = bytearray()
-    while len(received) < nbytes:
-        part = client.recv(nbytes - len(received))
-        if not part:
-            raise ConnectionError("the server closed the connection during HELLO")
-        received += part
-    return bytes(received)
-
-
-def run(
-    str host, int port, *, str operation="put", int connections=1, int depth=1, uint64_t count=10_000,
-    uint64_t keys=100_000, int key_bytes=16, int value_bytes=128, uint64_t seed=1, double max_seconds=60.0,
-    double read_ratio=0.5, int consistency=0, bint sequential=False, on_progress=None,
+def drive(
+    list sockets not None, Workload workload not None, *, int depth=1, uint64_t count=10_000, rate=None,
+    double max_seconds=60.0, uint64_t seed=1, on_progress=None,
 ):
-    """Send `count` operations, or for `max_seconds`, whichever ends first; see `loadgen.pyi` for the answer."""
+    """Carry out a workload on greeted, non-blocking sockets; see `loadgen.pyi`."""
     cdef _Generator generator = _Generator()
-    if operation not in ("put", "get", "mixed"):
-        raise ValueError(f"operation is put, get or mixed, not {operation!r}")
-    if connections < 1 or depth < 1 or keys < 1 or max_seconds <= 0:
-        raise ValueError("connections, depth, keys and max_seconds are above 0")
-    if not 5 <= key_bytes <= MAX_KEY_BYTES or len(str(keys - 1)) > key_bytes - 4:
-        raise ValueError(f"key_bytes is from 5 to {MAX_KEY_BYTES}, with room for 'key-' and {keys - 1}")
-    if value_bytes < 0 or not 0 <= read_ratio <= 1:
-        raise ValueError("value_bytes is not below 0, and read_ratio is from 0 to 1")
-    if not 0 <= consistency <= 2:
-        raise ValueError(f"consistency is 0 (linearizable), 1 (lease) or 2 (stale), not {consistency}")
-    generator.latency = Histogram()
+    if not sockets or depth < 1 or max_seconds <= 0:
+        raise ValueError("the number of sockets, depth and max_seconds are above 0")
+    generator.workload = workload
     generator.on_progress = on_progress
-    generator.random_state = seed
-    generator.keys = keys
     generator.count = count
     generator.depth = depth
-    generator.key_bytes = key_bytes
-    generator.value_bytes = value_bytes
-    generator.consistency = consistency
-    generator.sequential = sequential
-    ratio = {"put": 0.0, "get": 1.0, "mixed": read_ratio}[operation]
-    generator.read_threshold = min(int(ratio * 2**64), 2**64 - 1)
-    generator.value = bytes(32 + (<int>(generator.random() % 95)) for _ in range(value_bytes))
-    generator.value_at = PyBytes_AS_STRING(generator.value)
-    sockets = []
-    try:
-        for _ in range(connections):
-            sockets.append(connect(host, port))
-        generator.open_links(sockets)
-        generator.started_ns = generator.ended_ns = clock_ns(CLOCK_MONOTONIC)
-        generator.deadline_ns = generator.started_ns + <uint64_t>(max_seconds * 1e9)
-        with nogil:
-            generator.loop()
-    finally:
-        for client in sockets:
-            client.close()
+    generator.open_links(sockets)
+    if rate is not None:
+        generator.open_schedule(rate, seed)
+    generator.started_ns = generator.ended_ns = clock_ns(CLOCK_MONOTONIC)
+    generator.deadline_ns = generator.started_ns + <uint64_t>(max_seconds * 1e9)
+    with nogil:
+        generator.loop()
     return generator.result()
-
-
-def load(
-    str host, int port, *, uint64_t keys=100_000, int key_bytes=16, int value_bytes=128, int connections=16,
-    int depth=64, uint64_t seed=1, double max_seconds=600.0, on_progress=None,
-):
-    """Write every key once, in order. The same answer as `run`."""
-    return run(
-        host, port, operation="put", connections=connections, depth=depth, count=keys, keys=keys, key_bytes=key_bytes,
-        value_bytes=value_bytes, seed=seed, max_seconds=max_seconds, sequential=True, on_progress=on_progress,
-    )

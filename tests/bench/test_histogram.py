@@ -44,3 +44,30 @@ def test_an_empty_histogram_says_zero() -> None:
 def test_a_percent_outside_the_range_is_refused(percent: float) -> None:
     with pytest.raises(ValueError, match="percent"):
         Histogram().percentile(percent)
+
+
+@given(st.lists(st.integers(0, 10**9)), st.lists(st.integers(0, 10**9)))
+def test_merged_is_as_if_recorded_in_one(some: list[int], others: list[int]) -> None:
+    merged, other, whole = Histogram(), Histogram(), Histogram()
+    for value in some:
+        merged.record(value)
+    for value in others:
+        other.record(value)
+    for value in some + others:
+        whole.record(value)
+    merged.merge(other)
+    assert len(merged) == len(whole)
+    assert merged.summary_us() == pytest.approx(whole.summary_us())
+    assert merged.curve_us() == whole.curve_us()
+
+
+def test_a_curve_goes_halfway_to_the_end_each_time() -> None:
+    histogram = Histogram()
+    for value in range(1, 1001):
+        histogram.record(value * 1000)
+    curve = histogram.curve_us()
+    assert [percent for percent, _ in curve][:5] == [0.0, 50.0, 75.0, 87.5, 93.75]
+    assert curve[-1] == (100.0, 1000.0)
+    assert len(curve) == 12         # 2**-10 of a thousand values is less than one
+    assert [value for _, value in curve] == sorted(value for _, value in curve)
+    assert curve[2][1] == pytest.approx(750, rel=0.01)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from fastkv._core import loadgen
 from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import encode_frame
+from fastkv._core.workload import Workload
+from fastkv.client import load
 from tests.client.fake_node import FakeNode, Request, threaded
 
 
@@ -21,12 +23,16 @@ def node() -> Iterator[FakeNode]:
         yield node
 
 
+def puts() -> Workload:
+    return Workload({"put": 1})
+
+
 def keys_of(node: FakeNode, opcode: int) -> Counter[bytes]:
     return Counter(request.key for request in node.asked(opcode))
 
 
 def test_a_fill_writes_every_key_once_with_a_value_of_its_own(node: FakeNode) -> None:
-    result = loadgen.load("127.0.0.1", node.port, keys=500, value_bytes=64, connections=3, depth=7)
+    result = load.fill(node.address, keys=500, value_bytes=64, connections=3, depth=7)
     assert (result["count"], result["ok"], result["errors"], result["lost"]) == (500, 500, {}, 0)
     assert sorted(node.state.records) == [f"key-{i:012}".encode() for i in range(500)]
     values = {record.value for record in node.state.records.values()}
@@ -35,8 +41,8 @@ def test_a_fill_writes_every_key_once_with_a_value_of_its_own(node: FakeNode) ->
 
 
 def test_reads_count_missing_keys_apart(node: FakeNode) -> None:
-    loadgen.load("127.0.0.1", node.port, keys=50)
-    result = loadgen.run("127.0.0.1", node.port, operation="get", connections=2, depth=4, count=1000, keys=100)
+    load.fill(node.address, keys=50)
+    result = load.run(node.address, Workload({"get": 1}, keys=100), connections=2, depth=4, count=1000)
     gets = keys_of(node, Opcode.GET)
     missing = sum(count for key, count in gets.items() if key not in node.state.records)
     assert (result["ok"], result["missing"]) == (1000 - missing, missing)
@@ -46,9 +52,7 @@ def test_reads_count_missing_keys_apart(node: FakeNode) -> None:
 def test_a_mixture_keeps_its_ratio_and_its_seed(node: FakeNode) -> None:
     def run(seed: int) -> tuple[int, Counter[bytes]]:
         node.requests.clear()
-        loadgen.run(
-            "127.0.0.1", node.port, operation="mixed", count=1000, keys=64, read_ratio=0.9, seed=seed, value_bytes=0
-        )
+        load.run(node.address, Workload({"get": 0.9, "put": 0.1}, keys=64, seed=seed, value_bytes=0), count=1000)
         return len(node.asked(Opcode.GET)), keys_of(node, Opcode.PUT)
 
     reads, writes = run(7)
@@ -74,14 +78,14 @@ def test_depth_requests_are_in_flight_on_every_connection(node: FakeNode, connec
 
     node.on[Opcode.PUT] = hold
     count = 10 * connections * depth
-    result = loadgen.run("127.0.0.1", node.port, connections=connections, depth=depth, count=count)
+    result = load.run(node.address, puts(), connections=connections, depth=depth, count=count)
     assert result["ok"] == count
     assert most == connections * depth
 
 
 def test_a_full_connection_is_waited_for(node: FakeNode) -> None:
     # 256 values of 32 KiB are more than the kernel takes at once.
-    result = loadgen.run("127.0.0.1", node.port, depth=256, count=600, value_bytes=32_000, keys=1000)
+    result = load.run(node.address, Workload({"put": 1}, value_bytes=32_000, keys=1000), depth=256, count=600)
     assert result["ok"] == 600
     assert all(len(request.body) == 4 + 16 + 32_000 for request in node.asked(Opcode.PUT))
 
@@ -89,7 +93,7 @@ def test_a_full_connection_is_waited_for(node: FakeNode) -> None:
 def test_errors_are_counted_by_their_names(node: FakeNode) -> None:
     statuses = [Status.NO_LEADER, Status.OVERLOADED, Status.OK, Status.OVERLOADED]
     node.on[Opcode.PUT] = lambda request: request.reply(statuses[len(node.asked(Opcode.PUT)) % 4], b"12345678")
-    result = loadgen.run("127.0.0.1", node.port, count=400)
+    result = load.run(node.address, puts(), count=400)
     assert result["errors"] == {"NO_LEADER": 100, "OVERLOADED": 200}
     assert result["ok"] == 100
     assert result["throughput"] == pytest.approx(100 / result["seconds"])
@@ -97,7 +101,7 @@ def test_errors_are_counted_by_their_names(node: FakeNode) -> None:
 
 def test_forwarded_answers_are_counted(node: FakeNode) -> None:
     node.on[Opcode.PUT] = lambda request: request.serve(FrameFlag.FORWARDED)
-    assert loadgen.run("127.0.0.1", node.port, count=10)["forwarded"] == 10
+    assert load.run(node.address, puts(), count=10)["forwarded"] == 10
 
 
 def test_a_cut_connection_loses_what_was_in_flight_and_ends_the_run(node: FakeNode) -> None:
@@ -108,7 +112,7 @@ def test_a_cut_connection_loses_what_was_in_flight_and_ends_the_run(node: FakeNo
             request.serve()
 
     node.on[Opcode.PUT] = cut_at_ten
-    result = loadgen.run("127.0.0.1", node.port, depth=4, count=1000)
+    result = load.run(node.address, puts(), depth=4, count=1000)
     assert result["ok"] + result["lost"] <= 13
     assert 1 <= result["lost"] <= 4
 
@@ -124,14 +128,14 @@ def test_a_cut_connection_loses_what_was_in_flight_and_ends_the_run(node: FakeNo
 )
 def test_an_answer_to_nothing_ends_the_connection(node: FakeNode, garbage: bytes) -> None:
     node.on[Opcode.PUT] = lambda request: request.link.write(garbage)
-    result = loadgen.run("127.0.0.1", node.port, count=10, max_seconds=0.2)
+    result = load.run(node.address, puts(), count=10, max_seconds=0.2)
     assert result["ok"] == 0
     assert (result["lost"], result["unexpected"]) == (1, 1)
 
 
 def test_the_time_limit_ends_the_run(node: FakeNode) -> None:
     began = time.monotonic()
-    result = loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=0.2)
+    result = load.run(node.address, puts(), count=10**9, max_seconds=0.2)
     assert time.monotonic() - began < 3
     assert result["count"] == result["ok"] > 0
     assert 0.1 < result["seconds"] < 1
@@ -139,7 +143,7 @@ def test_the_time_limit_ends_the_run(node: FakeNode) -> None:
 
 def test_progress_is_told_and_an_exception_of_it_ends_the_run(node: FakeNode) -> None:
     told: list[int] = []
-    loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=0.5, on_progress=told.append)
+    load.run(node.address, puts(), count=10**9, max_seconds=0.5, on_progress=told.append)
     assert told
     assert told == sorted(told)
 
@@ -147,11 +151,11 @@ def test_progress_is_told_and_an_exception_of_it_ends_the_run(node: FakeNode) ->
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=30, on_progress=stop)
+        load.run(node.address, puts(), count=10**9, max_seconds=30, on_progress=stop)
 
 
 def test_progress_may_say_that_it_is_enough(node: FakeNode) -> None:
-    result = loadgen.run("127.0.0.1", node.port, count=10**9, max_seconds=30, on_progress=lambda answers: answers > 100)
+    result = load.run(node.address, puts(), count=10**9, max_seconds=30, on_progress=lambda answers: answers > 100)
     assert result["count"] == result["ok"] > 100
     assert result["unanswered"] == 0
     assert result["seconds"] < 20
@@ -160,28 +164,123 @@ def test_progress_may_say_that_it_is_enough(node: FakeNode) -> None:
 def test_a_refused_hello_is_told_in_the_servers_words(node: FakeNode) -> None:
     node.on[Opcode.HELLO] = lambda request: request.reply(Status.UNAUTHENTICATED, b"who are you?")
     with pytest.raises(ConnectionError, match="who are you"):
-        loadgen.run("127.0.0.1", node.port, count=1)
+        load.run(node.address, puts(), count=1)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"operation": "scan"},
         {"connections": 0},
         {"depth": 0},
-        {"keys": 0},
         {"max_seconds": 0},
-        {"key_bytes": 4},
-        {"key_bytes": 512},
-        {"key_bytes": 8, "keys": 100_000},
-        {"value_bytes": -1},
-        {"read_ratio": 1.5},
-        {"consistency": 3},
-        {"connections": 64, "depth": 1 << 20, "value_bytes": 1024},
+        {"rate": 0},
+        {"rate": -1.0},
+        {"connections": 64, "depth": 1 << 20},
     ],
     ids=str,
 )
-def test_parameters_that_cannot_work_are_refused(node: FakeNode, wrong: dict[str, object]) -> None:
+def test_parameters_that_cannot_work_are_refused(node: FakeNode, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\b(is|are)\b"):
-        loadgen.run("127.0.0.1", node.port, **wrong)  # type: ignore[arg-type]
+        load.run(node.address, puts(), **wrong)
     assert not node.asked(Opcode.PUT)
+
+
+# -- mixtures ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_kind_of_operation_is_told_apart(node: FakeNode) -> None:
+    load.fill(node.address, keys=200)
+    node.requests.clear()
+    mix = Workload({"get": 2, "put": 1, "scan": 1, "insert": 1}, keys=200)
+    result = load.run(node.address, mix, connections=2, depth=3, count=500)
+    kinds = {kind: said["count"] for kind, said in result["operations"].items()}
+    assert result["ok"] == sum(kinds.values()) == 500
+    assert kinds["get"] == len(node.asked(Opcode.GET))
+    assert kinds["scan"] == len(node.asked(Opcode.SCAN))
+    assert kinds["put"] + kinds["insert"] == len(node.asked(Opcode.PUT))
+    assert len(node.state.records) == 200 + kinds["insert"]
+    slowest = max(said["latency_us"]["max"] for said in result["operations"].values())
+    assert slowest == result["latency_us"]["max"] == result["curve_us"][-1][1]
+
+
+def test_a_modification_reads_a_key_and_then_writes_it(node: FakeNode) -> None:
+    load.fill(node.address, keys=20)
+    node.requests.clear()
+    result = load.run(node.address, Workload({"modify": 1}, keys=20), connections=2, depth=2, count=100)
+    assert (result["count"], result["operations"]["modify"]["count"]) == (100, 100)
+    assert keys_of(node, Opcode.GET) == keys_of(node, Opcode.PUT)
+    assert len(node.requests) == 200
+
+
+def test_a_modification_that_cannot_read_does_not_write(node: FakeNode) -> None:
+    node.on[Opcode.GET] = lambda request: request.reply(Status.NO_LEADER)
+    result = load.run(node.address, Workload({"modify": 1}), count=10)
+    assert result["errors"] == {"NO_LEADER": 10}
+    assert not node.asked(Opcode.PUT)
+
+
+def test_every_endpoint_gets_its_share_of_the_connections() -> None:
+    with threaded(FakeNode()) as first, threaded(FakeNode()) as second:
+        load.run(f"{first.address},{second.address}", puts(), connections=4, count=400)
+        for node in (first, second):
+            assert len({request.link for request in node.asked(Opcode.PUT)}) == 2
+
+
+# -- open loads --------------------------------------------------------------------------------------------------------
+
+
+def test_an_open_load_comes_at_its_rate(node: FakeNode) -> None:
+    result = load.run(node.address, puts(), connections=3, depth=100, rate=500.0, count=10**6, max_seconds=2.0)
+    assert 850 < result["ok"] < 1150
+    assert (result["unsent"], result["lost"], result["unanswered"]) == (0, 0, 0)
+    links = Counter(request.link for request in node.asked(Opcode.PUT))
+    assert len(links) == 3
+    assert max(links.values()) - min(links.values()) < 100      # they take turns
+
+
+def test_an_open_load_ends_with_its_count(node: FakeNode) -> None:
+    result = load.run(node.address, puts(), depth=10, rate=2000.0, count=100, max_seconds=30.0)
+    assert result["count"] == result["ok"] == 100
+    assert result["seconds"] < 5
+
+
+def test_a_stall_is_in_the_latency_of_all_that_was_due_meanwhile(node: FakeNode) -> None:
+    stall_s = 0.5
+
+    def stall_once(request: Request) -> None:
+        if len(node.asked(Opcode.PUT)) == 50:
+            time.sleep(stall_s)         # the whole node
+        request.serve()
+
+    node.on[Opcode.PUT] = stall_once
+    opened = load.run(node.address, puts(), rate=500.0, count=500, max_seconds=10.0)
+    # A request in flight at a time. Some 250 were due in the stall, and on average they waited for half of it.
+    assert opened["ok"] == 500
+    assert opened["latency_us"]["max"] >= stall_s * 1e6
+    assert dict_of(opened["curve_us"])[75.0] > stall_s * 1e6 / 8
+    node.requests.clear()
+    closed = load.run(node.address, puts(), count=500, max_seconds=10.0)
+    assert closed["latency_us"]["max"] >= stall_s * 1e6
+    assert closed["latency_us"]["p99"] < stall_s * 1e6 / 8      # it fell upon a single one
+
+
+def dict_of(curve: list[tuple[float, float]]) -> dict[float, float]:
+    return dict(curve)
+
+
+def test_what_found_no_place_is_counted(node: FakeNode) -> None:
+    node.on[Opcode.PUT] = lambda request: None
+    result = load.run(
+        node.address, puts(), depth=5, rate=1000.0, count=10**6, max_seconds=0.5,
+        on_progress=lambda answers: None,
+    )  # fmt: skip
+    assert result["unanswered"] == 5
+    assert 350 < result["unsent"] < 650
+
+
+def test_an_open_load_ends_with_its_last_connection(node: FakeNode) -> None:
+    node.on[Opcode.PUT] = lambda request: request.link.cut()
+    result = load.run(node.address, puts(), connections=2, depth=2, rate=500.0, count=10**6, max_seconds=30.0)
+    assert result["ok"] == 0
+    assert 2 <= result["lost"] <= 4
+    assert result["seconds"] < 5

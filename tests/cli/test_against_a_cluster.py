@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fastkv.cli.bench import WORKLOADS
 from tests.cli.conftest import Fastkv
 from tests.cli.test_cluster_up import pids
 from tests.e2e.cluster import Cluster, eventually, running_cluster
@@ -78,16 +79,24 @@ def test_status_asks_every_node(cluster: Cluster) -> None:
     assert f"leader: {leader.node_id}" in out.decode()
 
 
-@pytest.mark.parametrize("operation", ["put", "get", "mixed"])
-def test_bench_measures(cluster: Cluster, operation: str) -> None:
-    arguments = ("--operation", operation, "--count", "2000", "--keys", "500", "--connections", "2", "--depth", "8")
-    status, out, errors = fastkv(cluster.endpoints, "bench", *arguments, "--load", "--json")
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_bench_measures(cluster: Cluster, workload: str) -> None:
+    arguments = ("--workload", workload, "--count", "2000", "--keys", "500", "--connections", "2", "--depth", "8")
+    status, out, errors = fastkv(cluster.endpoints, "bench", *arguments, "--fill", "--json")
     assert status == 0, errors
     result = json.loads(out)
     assert (result["count"], result["ok"], result["missing"], result["errors"]) == (2000, 2000, 0, {})
+    assert sum(said["count"] for said in result["operations"].values()) == 2000
     assert result["leader"] == str(cluster.leader().endpoint)
     assert 0 < result["latency_us"]["p50"] <= result["latency_us"]["p99"] <= result["latency_us"]["max"]
     assert result["forwarded"] == 0
+
+
+def test_bench_keeps_to_a_rate(cluster: Cluster) -> None:
+    arguments = ("--rate", "500", "--seconds", "2", "--depth", "64")
+    status, out, errors = fastkv(cluster.endpoints, "bench", *arguments, "--json")
+    assert status == 0, errors
+    assert 800 < json.loads(out)["ok"] < 1200
 
 
 @pytest.mark.slow

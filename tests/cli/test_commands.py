@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import fastkv.cli.bench
 import fastkv.cli.kv
+from fastkv._core.workload import Workload
 from fastkv.cli import cli
 from fastkv.cli.local.plan import DEFAULT_CLUSTER
 from fastkv.client import Item
@@ -340,7 +341,8 @@ def test_the_leader_is_whom_the_leader_itself_or_else_anybody_names(monkeypatch:
 # -- bench -----------------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "count": 1000, "ok": 1000, "missing": 0, "errors": {}, "lost": 0, "unanswered": 0, "unexpected": 0, "forwarded": 0,
+    "count": 1000, "ok": 1000, "missing": 0, "errors": {}, "lost": 0, "unanswered": 0, "unsent": 0,
+    "unexpected": 0, "forwarded": 0, "operations": {},
     "seconds": 0.5, "throughput": 2000.0, "cpu_seconds": 0.1, "cpu_share": 0.2,
     "latency_us": {"p50": 100.0, "p90": 200.0, "p99": 300.0, "p999": 400.0, "mean": 120.0, "max": 5000.0},
 }  # fmt: skip
@@ -348,18 +350,18 @@ MEASURED = {
 
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    import fastkv._core.loadgen
     import fastkv.cli.endpoints
+    import fastkv.client.load
     from fastkv.client.addresses import Address
 
     calls: list[dict[str, Any]] = []
 
-    def fake_run(host: str, port: int, **options: Any) -> dict[str, Any]:
-        calls.append({"host": host, "port": port, **options})
-        return {**MEASURED, "errors": {"OVERLOADED": 3} if options["seed"] == 13 else {}}
+    def fake_run(endpoints: str, workload: Workload | None = None, **options: Any) -> dict[str, Any]:
+        calls.append({"endpoints": endpoints, "workload": workload, **options})
+        return {**MEASURED, "errors": {"OVERLOADED": 3} if options.get("seed") == 13 else {}}
 
-    monkeypatch.setattr(fastkv._core.loadgen, "run", fake_run)
-    monkeypatch.setattr(fastkv._core.loadgen, "load", fake_run)
+    monkeypatch.setattr(fastkv.client.load, "run", fake_run)
+    monkeypatch.setattr(fastkv.client.load, "fill", fake_run)
     monkeypatch.setattr(fastkv.cli.endpoints, "leader_address", lambda endpoints, timeout_s: Address("kv", 9002))
     return calls
 
@@ -367,16 +369,35 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_bench_asks_the_leader_and_reports(generator: list[dict[str, Any]]) -> None:
     result = run("bench", "--connections", "4", "--depth", "2", "--count", "1000")
     assert result.exit_code == 0, result.output
-    assert (generator[0]["host"], generator[0]["port"]) == ("kv", 9002)
-    assert {"operation": "put", "connections": 4, "depth": 2, "count": 1000}.items() <= generator[0].items()
+    assert {"endpoints": "kv:9002", "connections": 4, "depth": 2, "count": 1000}.items() <= generator[0].items()
+    assert {asked_by(generator[0]["workload"]) for _ in range(20)} == {"put"}
     assert "2,000 operations/s (1,000 in 0.50 s)" in result.stdout
-    assert re.search(r"p999 +400 µs", result.stdout)
+    assert re.search(r"p99.9 +400 µs", result.stdout)
+
+
+def asked_by(workload: Workload) -> str:
+    return workload.sample()[0]
+
+
+def test_bench_takes_a_workload_and_a_rate(generator: list[dict[str, Any]]) -> None:
+    result = run("bench", "--workload", "ycsb-d", "--rate", "5000")
+    assert result.exit_code == 0, result.output
+    assert {asked_by(generator[0]["workload"]) for _ in range(500)} == {"get", "insert"}
+    assert generator[0]["rate"] == 5000
+    assert "5,000 a second due" in result.stdout
+
+
+def test_bench_knows_the_workloads_that_there_are() -> None:
+    from fastkv.cli.bench import WORKLOADS
+    from fastkv.client.load import MIXES
+
+    assert tuple(MIXES) == WORKLOADS
 
 
 def test_bench_json_is_one_document(generator: list[dict[str, Any]]) -> None:
     answer = json.loads(run("bench", "--json", "--seconds", "2").stdout)
     assert answer["latency_us"]["p99"] == 300.0
-    assert (answer["leader"], answer["operation"]) == ("kv:9002", "put")
+    assert (answer["leader"], answer["workload"]) == ("kv:9002", "writes")
     assert generator[0]["max_seconds"] == 2.0
     assert generator[0]["count"] > 10**9, "only the time is to end it"
 
@@ -388,6 +409,7 @@ def test_bench_fails_where_operations_failed(generator: list[dict[str, Any]]) ->
 
 
 def test_bench_loads_the_keys_first_when_asked(generator: list[dict[str, Any]]) -> None:
-    assert run("bench", "--operation", "get", "--load", "--keys", "50").exit_code == 0
-    assert "operation" not in generator[0]
-    assert [call["keys"] for call in generator] == [50, 50]
+    assert run("bench", "--workload", "reads", "--fill", "--keys", "50").exit_code == 0
+    assert generator[0]["workload"] is None
+    assert generator[0]["keys"] == 50
+    assert generator[1]["workload"].sample()[1] < 50

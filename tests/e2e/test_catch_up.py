@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import fastkv
-from fastkv._core import loadgen
+from fastkv._core.workload import Workload
+from fastkv.client import load
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
@@ -85,9 +86,10 @@ def test_a_node_that_was_down_for_a_million_writes(cluster: Cluster) -> None:
     """With the default limits, while others write."""
     away, leader = cluster.followers()[0], cluster.leader()
     away.kill()
-    done = loadgen.run(
-        "127.0.0.1", leader.raft_port, connections=16, depth=64, count=1_050_000, value_bytes=256, max_seconds=200
-    )
+    done = load.run(
+        str(leader.endpoint), Workload({"put": 1}, value_bytes=256), connections=16, depth=64, count=1_050_000,
+        max_seconds=200,
+    )  # fmt: skip
     assert done["ok"] >= 1_000_000, done        # a busy machine may cost an election, and what was under way then
     with Writers(cluster.endpoints) as writers:
         away.start()
