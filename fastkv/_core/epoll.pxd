@@ -1,5 +1,5 @@
-# What the load generator asks of Linux beyond Cython's own declarations: epoll, send and recv, timers and clocks. Header
-# only.
+# What the load generator asks of Linux beyond Cython's own declarations: epoll, send and recv, timers, clocks.
+# Header only.
 
 from libc.stdint cimport uint32_t, uint64_t
 from posix.time cimport clock_gettime, itimerspec, timespec

@@ -31,7 +31,8 @@ from fastkv._core.histogram cimport Histogram
 from fastkv._core.schedule cimport Place, Schedule
 from fastkv._core.workload cimport WANT_GET, WANT_INSERT, WANT_MODIFY, WANT_PUT, WANT_SCAN, Wanted, Workload
 
-from fastkv._core import codes, workload
+from fastkv._core import codes
+from fastkv._core import workload as workloads
 
 cdef enum:
     RECEIVE_BYTES = 262144
@@ -382,7 +383,7 @@ cdef class _Generator:
             for status in range(STATUSES)
             if self.statuses[status] and status != Status.OK and status != Status.KEY_NOT_FOUND
         }
-        kinds = zip(workload.KINDS, (self.gets, self.puts, self.inserts, self.scans, self.modifies))
+        kinds = zip(workloads.KINDS, (self.gets, self.puts, self.inserts, self.scans, self.modifies))
         operations = {}
         for kind, latency in kinds:
             if len(latency):

@@ -47,7 +47,7 @@ cdef class Workload:
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution is one of {', '.join(DISTRIBUTIONS)}, not {distribution!r}")
         if not 5 <= key_bytes <= MAX_KEY_BYTES or len(str(max(<object>keys, 1) - 1)) > key_bytes - 4:
-            raise ValueError(f"key_bytes is from 5 to {MAX_KEY_BYTES}, with room for 'key-' and the numbers of all keys")
+            raise ValueError(f"key_bytes is from 5 to {MAX_KEY_BYTES}, with room for 'key-' and every key's number")
         if value_bytes < 0:
             raise ValueError("value_bytes is not below 0")
         if not 0 <= consistency <= 2:
