@@ -103,6 +103,15 @@ def test_every_variable_has_its_effect() -> None:
     assert config.cluster.join
 
 
+def test_a_node_may_listen_on_another_port_than_the_one_it_is_reached_by(write: Write) -> None:
+    path = write(THREE + "server: {raft_port: 7001}\n")
+    config = load_config(path, {}, {"node_id": "node-1"})
+    assert (config.server.raft_port, config.server.http_port) == (7001, 8081)
+    assert config.cluster.nodes["node-1"].raft.port == 9001
+    flagged = load_config(path, {}, {"node_id": "node-1", "raft_port": 9101})
+    assert (flagged.server.raft_port, flagged.cluster.nodes["node-1"].raft.port) == (9101, 9101)
+
+
 def test_port_overrides_are_what_the_other_nodes_are_told(write: Write) -> None:
     path = write(THREE)
     one = load_config(path, {}, {"node_id": "node-1", "raft_port": 9101})

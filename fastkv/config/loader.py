@@ -269,7 +269,11 @@ def _own_server(
         # As an address rather than a name, because localhost may also stand for ::1 on a machine without IPv6.
         host = "127.0.0.1" if address.raft.host == "localhost" else address.raft.host
         origins.places["server.host"] = "default"
-    return ServerSettings(host, address.raft.port, address.http.port)
+    ports = {"raft_port": address.raft.port, "http_port": address.http.port}
+    for key in ports:
+        if f"server.{key}" in origins and key not in overrides:
+            ports[key] = getattr(base, key)
+    return ServerSettings(host, **ports)
 
 
 def _own_logging(base: LoggingSettings, overrides: Mapping[str, Override]) -> LoggingSettings:

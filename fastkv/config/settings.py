@@ -135,14 +135,16 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What this node listens on. The ports are its own in `cluster.nodes`."""
+    """What this node listens on: in a loaded configuration, the ports as they are."""
 
     host: str = _setting(
         "127.0.0.1",
         Rule(str, "The address to listen on. Default: the host in the node's own address, 127.0.0.1 for localhost."),
     )
-    raft_port: int = 9001
-    http_port: int = 8081
+    raft_port: int = _whole(
+        9001, "port", 1, 65_535, "Where others reach this node by another port. Default: that of the node's own address."
+    )
+    http_port: int = _whole(8081, "port", 1, 65_535, "The same for HTTP.")
 
 
 @dataclass(frozen=True, slots=True)
