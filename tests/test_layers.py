@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "node": {*LOWER, *LEAVES},
     "server": {"node", *LOWER, *LEAVES},
     "client": {"_core", "wire", *LEAVES},
-    "cli": {"_core", "client", "server", "wire", *LEAVES},
+    "chaos": {"_core", "client", "wire", *LEAVES},
+    "cli": {"_core", "chaos", "client", "server", "wire", *LEAVES},
     "__init__": {"client", "errors", "version"},
     "__main__": {"cli"},
 }

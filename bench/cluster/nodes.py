@@ -20,35 +20,64 @@ HTTP_TIMEOUT_S = 20.0
 class Nodes:
     """`node-1` to `node-N`, on free ports, with their data, logs and configuration in `directory`.
 
-    `settings` are sections of the configuration file besides `cluster` and `logging`.
+    `settings` are sections of the configuration file besides `cluster` and `logging`. With `delay_ms`, whatever a node
+    says takes so long to another one; clients are as near as ever.
     """
 
     def __init__(
-        self, directory: Path, servers: Servers, *, count: int = 3, settings: Mapping[str, Any] | None = None
+        self,
+        directory: Path,
+        servers: Servers,
+        *,
+        count: int = 3,
+        settings: Mapping[str, Any] | None = None,
+        delay_ms: float = 0.0,
     ) -> None:
-        ports = free_ports(2 * count)
+        ports = free_ports(3 * count)
         self.names = tuple(f"node-{number}" for number in range(1, count + 1))
         self.raft_ports = dict(zip(self.names, ports[:count], strict=True))
-        self._http_ports = dict(zip(self.names, ports[count:], strict=True))
+        self._http_ports = dict(zip(self.names, ports[count : 2 * count], strict=True))
+        self._link_ports = dict(zip(self.names, ports[2 * count :], strict=True)) if delay_ms else self.raft_ports
+        self._delay_ms = delay_ms
         self._servers = servers
+        self._directory = directory
         self._data = directory / "data"
-        self._config = directory / "cluster.yaml"
-        nodes = {name: {"raft": self.address(name), "http": self.http_address(name)} for name in self.names}
+        self._settings = settings or {}
+        for name in self.names:
+            self._write_config(name)
+
+    def _write_config(self, name: str) -> None:
+        nodes = {
+            each: {"raft": f"127.0.0.1:{self._link_ports[each]}", "http": self.http_address(each)}
+            for each in self.names
+        }
         cluster = {"name": "bench", "bootstrap_id": self.names[0], "data_dir": str(self._data), "nodes": nodes}
-        document = {"cluster": cluster, "logging": {"level": "warning"}, **(settings or {})}
-        self._config.write_text(json.dumps(document))       # JSON is YAML
+        document = {
+            "cluster": cluster,
+            "server": {"raft_port": self.raft_ports[name]},
+            "logging": {"level": "warning"},
+            **self._settings,
+        }
+        self._config(name).write_text(json.dumps(document))       # JSON is YAML
+
+    def _config(self, name: str) -> Path:
+        return self._directory / f"{name}.yaml"
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start all of them, and wait for a leader. TimeoutError, with their logs, where none comes."""
+        if self._delay_ms:
+            ports = [f"{name}={self._link_ports[name]}:{self.raft_ports[name]}" for name in self.names]
+            command = [sys.executable, "-m", "bench.cluster.links", "--delay-ms", str(self._delay_ms), *ports]
+            self._servers.start("links", command, {"PYTHONPATH": str(CHECKOUT)})
         for name in self.names:
             self.start_one(name)
         self.wait_for_leader()
 
     def start_one(self, name: str, *, join: bool = False) -> None:
         """Start a node; with `join` it waits to be added, where its data directory is empty."""
-        environ = {"RAFT_NODE_ID": name, "KV_CONFIG": str(self._config), "PYTHONPATH": str(CHECKOUT)}
+        environ = {"RAFT_NODE_ID": name, "KV_CONFIG": str(self._config(name)), "PYTHONPATH": str(CHECKOUT)}
         if join:
             environ["KV_JOIN"] = "true"
         self._servers.start(name, [sys.executable, "-m", "fastkv", "serve"], environ)

@@ -142,7 +142,7 @@ class ServerSettings:
         Rule(str, "The address to listen on. Default: the host in the node's own address, 127.0.0.1 for localhost."),
     )
     raft_port: int = _whole(
-        9001, "port", 1, 65_535, "Where others reach this node by another port. Default: that of the node's own address."
+        9001, "port", 1, 65_535, "Where others reach the node by another port. Default: that of its own address."
     )
     http_port: int = _whole(8081, "port", 1, 65_535, "The same for HTTP.")
 

@@ -1,0 +1,1 @@
+"""Faults for clusters of real processes, made without root."""
