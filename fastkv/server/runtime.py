@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from fastkv.errors import FastKVError
 from fastkv.logs import set_node_context, setup_logging
 from fastkv.node import Addresses
 from fastkv.raft import LEADER
+from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
@@ -40,6 +42,8 @@ EXIT_BROKEN = 70
 def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT. Returns the process's exit status."""
     setup_logging(config.logging, config.node_id)
+    connections = descriptors.provide(config.limits.connections)
+    config = dataclasses.replace(config, limits=dataclasses.replace(config.limits, connections=connections))
     try:
         return uvloop.run(_serve(config))
     except FastKVError as error:
