@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.cluster import growth
 from bench.cluster.catch_up import Round
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +47,30 @@ def test_a_node_that_lost_everything_catches_up(tmp_path: Path) -> None:
 def test_the_figures_of_a_round() -> None:
     found = Round(600, 6, 1000, 1500, 10, 10)
     assert (found.megabytes_per_second, found.p99_ratio) == (100, 1.5)
+
+
+def test_a_point_of_a_curve(tmp_path: Path) -> None:
+    loads = (growth.Load("put", 2, 2), growth.Load("get", 1, 1))
+    points = growth.measure("nodes", 1, growth.Shape(nodes=1, keys=500), loads, 0.3, tmp_path)
+    assert [(point.x, point.load) for point in points] == [(1, "put c2x2"), (1, "get c1")]
+    assert all(point.throughput > 0 and 0 < point.p50_us <= point.p99_us for point in points)
+    assert "put c2x2" in growth.table(points)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nodes_may_be_far_apart(tmp_path: Path) -> None:
+    far = growth.Shape(keys=100, delay_ms=10)
+    (point,) = growth.measure("delay", 10, far, (growth.Load("put", 1, 1),), 0.5, tmp_path)
+    assert point.p50_us >= 20_000       # there and back
+
+
+@pytest.mark.parametrize("name", growth.CURVES)
+def test_the_curves_are_what_a_generator_can_do(name: str) -> None:
+    for _, shape, loads in growth.curve(name):
+        for each in loads:
+            assert each.connections * each.depth * (shape.value_bytes + 64) <= 1 << 30
+            assert shape.keys * shape.value_bytes <= 2 << 30
+
+
+def test_idle_connections_are_counted(tmp_path: Path) -> None:
+    assert growth.idle_connection_bytes(tmp_path, connections=200) < 1 << 20
