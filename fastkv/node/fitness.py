@@ -2,6 +2,10 @@
 
 Each of these makes a leader hand leadership over, and step down where nobody can take it; and keeps a follower from
 campaigning. That costs the cluster a few milliseconds instead of an election timeout.
+
+A leader's disk is judged by the others': only where they have committed what it does not answer for would somebody else
+lead better. Where all disks are slow, as those of one machine under one load, a change of leaders would only add an
+election to the wait, whose votes have to get through the same disks.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ class Fitness:
         raft = self._raft
         limit = raft.config.election_ticks
         stalled = disk_silent_ticks >= limit        # the watchdog's measure: what a silent leader would be given
+        if raft.role == LEADER:
+            stalled = stalled and raft.commit_index > raft.durable_index
         draining = self._drained is not None
         raft.may_lead = not (stalled or alarm or draining)
         if raft.role == LEADER and not raft.may_lead and not raft.transferee:
             self._hand_over(now, wait=draining and not stalled)
-        elif raft.role == LEADER and disk_silent_ticks >= 2 * limit:
+        elif raft.role == LEADER and stalled and disk_silent_ticks >= 2 * limit:
             raft.step_down()                        # the transfer waits for the very disk that does not answer
         if draining and (now >= self._deadline or raft.leader not in ("", raft.node_id)):
             done, self._drained = self._drained, None

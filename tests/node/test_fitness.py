@@ -41,14 +41,28 @@ def test_a_leader_whose_disk_is_silent_and_that_cannot_hand_over_steps_down(thre
     three.lead()
     answers = three.put(b"k")
     three.node.pump()
-    alive(three, 45)
+    hear_from_both(three, index=2)
+    assert [answer[0] for answer in answers] == [Status.OK]
+    alive(three, 45)                    # whoever was told to campaign has not heard of it
     assert three.node.raft.role == FOLLOWER
-    assert [answer[0] for answer in answers] == [Status.OUTCOME_UNKNOWN]
     three.ticks(100)
     assert three.node.raft.role == FOLLOWER       # and does not campaign on that disk
     three.sync()
     three.ticks(100)
     assert three.node.raft.role != FOLLOWER
+
+
+def test_a_leader_whose_disk_is_no_slower_than_the_others_goes_on_leading(three: Bench) -> None:
+    three.lead()
+    answers = three.put(b"k")
+    three.node.pump()
+    alive(three, 50)                    # they are there, and have not got it on their disks either
+    assert told_to_campaign(three) == []
+    assert three.node.raft.role == LEADER
+    three.sync()
+    hear_from_both(three, index=2)
+    assert [answer[0] for answer in answers] == [Status.OK]
+    assert three.node.raft.role == LEADER
 
 
 def test_a_drained_leader_hands_over_and_keeps_writes_for_the_next(three: Bench) -> None:
