@@ -37,7 +37,14 @@ def tick_s(config: NodeConfig) -> float:
 class Assembly:
     """One node's parts. `poster(callback, *arguments)` brings a call onto the loop from another thread."""
 
-    def __init__(self, config: NodeConfig, directory: DataDirectory, *, poster: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        directory: DataDirectory,
+        *,
+        poster: Callable[..., object],
+        on_checkpoint: Callable[[float], None],
+    ) -> None:
         self._config = config
         self._directory = directory
         self._tick_s = tick_s(config)
@@ -54,6 +61,7 @@ class Assembly:
             map_bytes=storage.lmdb_map_bytes,
             poster=poster,
             snapshots=limits.snapshots,
+            on_checkpoint=on_checkpoint,
         )
         self.machine = StateMachine(
             self.store,

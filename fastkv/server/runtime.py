@@ -26,7 +26,7 @@ from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
-from fastkv.server.metrics import BATCH_BOUNDS, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
+from fastkv.server.metrics import BATCH_BOUNDS, CHECKPOINT_BOUNDS_S, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.storage.directory import DataDirectory
@@ -89,7 +89,13 @@ class Runtime:
 
     def _open(self, directory: DataDirectory) -> None:
         config = self.config
-        parts = Assembly(config, directory, poster=self._loop.call_soon_threadsafe)
+        self._checkpoint_seconds = Distribution(CHECKPOINT_BOUNDS_S)
+        parts = Assembly(
+            config,
+            directory,
+            poster=self._loop.call_soon_threadsafe,
+            on_checkpoint=self._checkpoint_seconds.observe,
+        )
         self.store, self.machine, self.log = parts.store, parts.machine, parts.log
         self.links = PeerLinks(
             config.node_id,
@@ -298,6 +304,7 @@ class Runtime:
                 "http": len(self.http.connections),
             },
             fsync_seconds=Distribution(DISK_BOUNDS_S, *self.log.fsync_seconds),
+            checkpoint_seconds=self._checkpoint_seconds,
             batch_entries=Distribution(BATCH_BOUNDS, *self.log.batch_entries),
             snapshots_open=len(self.machine.held),
             snapshots_installed=node.snapshots_installed,

@@ -18,6 +18,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -84,6 +85,7 @@ class LmdbStore:
     """A `kv.store.Store` in a directory of its own.
 
     `poster(callback, *arguments)` brings a call onto the loop from another thread (`loop.call_soon_threadsafe`).
+    `on_checkpoint` is told, on the loop, how many seconds each checkpoint took.
     WrongDirectory for another node's or cluster's store, StorageError for an unknown format or an unreadable file.
     """
 
@@ -96,6 +98,7 @@ class LmdbStore:
         map_bytes: int,
         poster: Callable[..., object],
         snapshots: int = 64,
+        on_checkpoint: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         exchange(path)      # an installation that a crash has interrupted; the log has restarted behind it by now
         path.mkdir(parents=True, exist_ok=True)
@@ -104,6 +107,7 @@ class LmdbStore:
         self._node_id = node_id
         self._poster = poster
         self._snapshots = snapshots
+        self._on_checkpoint = on_checkpoint
         self._views = 0
         self._closed = False
         self._wanted_map_bytes = map_bytes
@@ -221,6 +225,7 @@ class LmdbStore:
         while (job := self._jobs.get()) is not None:
             changes, meta, done = job
             error: BaseException | None = None
+            began = time.monotonic()
             try:
                 self._write(changes, meta)
             except lmdb.MapFullError as full:
@@ -228,7 +233,7 @@ class LmdbStore:
             except Exception as failure:        # whatever it is, the loop has to hear of it
                 no_space = is_no_space(failure) or (is_short_write(failure) and not self._has_room(changes))
                 error = StoreFull(f"no room for a checkpoint: {failure}") if no_space else failure
-            self._poster(self._finished, meta, done, error)
+            self._poster(self._finished, meta, done, error, time.monotonic() - began)
 
     def _write(self, changes: Changes, meta: StoreMeta) -> None:
         with self._environment.begin(write=True) as transaction:
@@ -257,7 +262,7 @@ class LmdbStore:
             return error.errno not in NO_SPACE_ERRNOS
         return True
 
-    def _finished(self, meta: StoreMeta, done: Done, error: BaseException | None) -> None:
+    def _finished(self, meta: StoreMeta, done: Done, error: BaseException | None, took_s: float) -> None:
         if self._closed:
             return          # posted just before `close`: durable or not, the next start will see
         if isinstance(error, lmdb.MapFullError):
@@ -268,6 +273,7 @@ class LmdbStore:
             self._reader.abort()
             self._reader = self._environment.begin(db=self.data)
             self._meta = meta
+            self._on_checkpoint(took_s)
         done(error)
 
     # -- images ------------------------------------------------------------------------------------------------------

@@ -74,3 +74,21 @@ def test_the_curves_are_what_a_generator_can_do(name: str) -> None:
 
 def test_idle_connections_are_counted(tmp_path: Path) -> None:
     assert growth.idle_connection_bytes(tmp_path, connections=200) < 1 << 20
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "overload"])
+def test_steadiness_is_measured(tmp_path: Path, what: str) -> None:
+    output = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cluster.steady", what, "--rounds", "1", "--seconds", "2", "--rate", "2000",
+         "--data-dir", str(tmp_path), "--output", str(output)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(output.read_text())
+    if what == "checkpoints":
+        assert said["rounds"]["none"][0]["checkpoints"] == 0
+        assert said["rounds"]["many"][0]["checkpoints"] >= 3
+    else:
+        assert said["rounds"][0]["rate"] == 5 * said["rounds"][0]["peak"]["throughput"]
+        assert said["goodput"] > 0

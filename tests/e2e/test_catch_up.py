@@ -52,11 +52,15 @@ def until_equal(behind: Node, ahead: Node) -> None:
     assert (one["keys"], one["revision"]) == (other["keys"], other["revision"])
 
 
-def installed(node: Node) -> int:
+def metric(node: Node, name: str) -> int:
     for line in node.request("GET", "/metrics")[1].decode().splitlines():
-        if line.startswith("fastkv_snapshots_installed_total "):
+        if line.startswith(f"fastkv_{name} "):
             return int(float(line.split()[1]))
     raise AssertionError("no such metric")
+
+
+def installed(node: Node) -> int:
+    return metric(node, "snapshots_installed_total")
 
 
 def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluster) -> None:
@@ -72,6 +76,7 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
         eventually(lambda: installed(away) == 1, within_s=30, what="a snapshot to be installed")
         writers.until(100)
     assert writers.failures == []
+    assert metric(leader, "checkpoint_duration_seconds_count") >= 1     # without one there is nothing to fetch
     until_equal(away, leader)
     assert away.get("key-000150", "?consistency=stale")[1]["value"].startswith("150x")
     away.kill()                                 # what was installed is there after a crash

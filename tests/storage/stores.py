@@ -28,6 +28,7 @@ class Opened:
         snapshots: int = 64,
     ) -> None:
         self.posted: queue.SimpleQueue[tuple[Callable[..., object], tuple[object, ...]]] = queue.SimpleQueue()
+        self.checkpoint_seconds: list[float] = []
         self.store = LmdbStore(
             path,
             cluster=cluster,
@@ -35,6 +36,7 @@ class Opened:
             map_bytes=map_bytes,
             poster=lambda callback, *arguments: self.posted.put((callback, arguments)),
             snapshots=snapshots,
+            on_checkpoint=self.checkpoint_seconds.append,
         )
 
     def __enter__(self) -> Opened:

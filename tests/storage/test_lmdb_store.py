@@ -195,8 +195,11 @@ def test_whatever_goes_wrong_is_reported_and_changes_nothing(opened: Opened, err
     opened.run_one()
     assert outcome == [error]
     assert (opened.contents(), opened.store.meta.applied_index) == ({b"a": b"1"}, 1)
+    assert len(opened.checkpoint_seconds) == 1      # only the one that came about
     opened.write({b"a": b"3"}, 3)
     assert opened.contents() == {b"a": b"3"}
+    assert len(opened.checkpoint_seconds) == 2
+    assert all(0 < took_s < 60 for took_s in opened.checkpoint_seconds)
 
 
 def test_closing_finishes_the_checkpoint_under_way(tmp_path: Path) -> None:
