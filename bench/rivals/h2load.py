@@ -1,4 +1,4 @@
-"""h2load, nghttp2's load tool: gRPC over HTTP/2 and JSON over HTTP/1.1, faster than any Go or Python client.
+"""h2load, nghttp2's load tool: gRPC over HTTP/2, faster than any Go or Python client.
 
 It sends one body to one address for a whole run. So against etcd every put goes to one key, which is etcd's best case:
 the ratio that comes out is, if anything, too kind to etcd.
@@ -56,14 +56,12 @@ def run(
     *,
     body: Path | None = None,
     headers: Sequence[str] = (),
-    http1: bool = False,
     log: Path | None = None,
 ) -> Result:
     """Load `url` for so many seconds; with `log`, latencies are taken, too. RivalError where h2load fails."""
     command = ["h2load", f"--duration={max(1, round(seconds))}", "--threads=1"]
     command += [f"--clients={load.connections}", f"--max-concurrent-streams={load.depth}"]
     command += [f"--header={header}" for header in headers]
-    command += ["--h1"] if http1 else []
     command += [f"--data={body}"] if body else []
     command += [f"--log-file={log}"] if log else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -12,7 +12,7 @@ import pytest
 
 from bench.processes import Servers, free_ports
 from bench.rivals import __main__ as program
-from bench.rivals import h2load, report
+from bench.rivals import h2load, report, wrk
 from bench.rivals.etcd import Etcd, _field, _grpc
 from bench.rivals.loads import Data, Load
 from bench.rivals.redis import _set_batches
@@ -99,13 +99,47 @@ def test_percentiles_that_were_not_taken_are_not_made_up() -> None:
 
 
 def test_etcd_answers_are_checked_against_what_was_counted() -> None:
-    result = h2load.Result(1000.0, 1000, 0, 40_000, 0.1, [])
     put, get, data = Load("put", 1, 1), Load("get", 1, 1), Data(10, 128)
-    Etcd()._check(put, data, result, 1000)
+    Etcd()._check(put, data, 1000, 0, 1000)
+    Etcd()._check(get, data, 1000, 128_000, 0)
     with pytest.raises(RivalError, match="999 writes"):
-        Etcd()._check(put, data, result, 999)
+        Etcd()._check(put, data, 1000, 0, 999)
     with pytest.raises(RivalError, match="without their values"):
-        Etcd()._check(get, data, result, 0)
+        Etcd()._check(get, data, 1000, 40_000, 0)
+
+
+WRK_SAID = """Running 2s test @ http://x/
+  1 threads and 64 connections
+{"requests": 1010, "duration_us": 2000000, "bytes": 300000, "failed": 10, "p50": 800, "p99": 2000, "p999": 9000}
+"""
+
+
+def test_wrk_is_called_and_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands = scripted(monkeypatch, WRK_SAID)
+    result = wrk.run("http://x/", Load("http-put", 64, 1), 2.4, tmp_path, method="PUT", body='{"value": "v"}')
+    assert {"--connections=64", "--duration=2s", "http://x/"} < set(commands[0])
+    assert (result.throughput, result.succeeded, result.failed) == (500, 1000, 10)
+    assert (result.p50_us, result.p99_us, result.p999_us, result.answer_bytes) == (800, 2000, 9000, 300_000)
+    script = (tmp_path / "wrk.lua").read_text()
+    assert 'wrk.method = "PUT"' in script
+    assert 'wrk.body = "\\123\\034value\\034\\058\\032\\034v\\034\\125"' in script
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "text"),
+    [("", 0, "wrk failed"), (WRK_SAID, 1, "wrk failed"), (WRK_SAID.replace(": 10,", ": 1010,"), 0, "no request")],
+)
+def test_wrk_failing_is_no_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, code: int, text: str
+) -> None:
+    scripted(monkeypatch, said, code=code)
+    with pytest.raises(RivalError, match=text):
+        wrk.run("http://x/", Load("http-get", 64, 1), 2, tmp_path, method="GET")
+
+
+def test_http_has_no_pipelines(tmp_path: Path) -> None:
+    with pytest.raises(RivalError, match="one request in flight"):
+        wrk.run("http://x/", Load("http-get", 64, 2), 2, tmp_path, method="GET")
 
 
 def measured(throughput: float, p99_us: float, p999_us: float | None = None) -> Measurement:
@@ -151,9 +185,10 @@ def test_what_is_missing_is_named_and_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr("bench.rivals.etcd.program", lambda: None)
     assert program.main(["--rivals", "etcd,redis"]) == 2
     said = capsys.readouterr().err
-    assert all(word in said for word in ("etcd-server", "nghttp2-client", "redis-server"))
+    assert all(word in said for word in ("etcd-server", "nghttp2-client", "redis-server", "Debian: wrk"))
 
 
 def test_servers_are_watched_and_always_stopped(tmp_path: Path) -> None:
