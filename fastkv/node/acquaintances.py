@@ -8,7 +8,7 @@ when the member is first met (`raft.NoteDisk`). From then on nobody else is take
 from __future__ import annotations
 
 from fastkv._core.codes import Status
-from fastkv.raft import Membership, NoteDisk
+from fastkv.raft import Member, Membership, NoteDisk
 
 
 class Acquaintances:
@@ -22,11 +22,18 @@ class Acquaintances:
         self.addresses: dict[str, str] = {}
         """Where those who linked say that they are to be reached."""
 
-    def forget(self, node_id: str) -> None:
-        """It is a member no more; whoever comes under its id may be another machine."""
-        if node_id != self._node_id:
-            for known in (self._disks, self._in_place, self.addresses):
-                known.pop(node_id, None)
+    def forget(self, member: Member) -> None:
+        """It is a member no more; whoever comes under its id may be another machine.
+
+        So may the one who came last: this node may hear of a removal long after another machine has got the name, and
+        linked. One who is linked does not say HELLO again.
+        """
+        node_id = member.node_id
+        if node_id == self._node_id:
+            return
+        self._in_place.pop(node_id, None)
+        if member.disk and self._disks.get(node_id) == member.disk:
+            del self._disks[node_id], self.addresses[node_id]
 
     def hello(
         self, node_id: str, disk: int, address: str, current: Membership, applied: Membership, *, vouched: bool = False

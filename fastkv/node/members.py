@@ -129,7 +129,7 @@ class Members:
         before, self.applied = self.applied, membership
         for member in before.members:
             if membership.get(member.node_id) is None:
-                self._acquaintances.forget(member.node_id)
+                self._acquaintances.forget(member)
         self.changed()
         # Not the id but the disk: on its way through the log a new machine may find its id's former one removed.
         if self._settings.disk in membership.removed:

@@ -170,3 +170,33 @@ def test_whoever_others_vouch_for_is_let_in_and_followed_and_does_not_count(thre
 def test_nobody_vouches_for_himself(three: Bench) -> None:
     three.node.peer_frame("node-2", Opcode.PEER_STATUS, 0, 0, status(5, node_2=99))
     assert three.node.hear_hello("node-2", 99, "there:2")[0] == Status.WRONG_DISK
+
+
+def without(membership: Membership, gone: str) -> Membership:
+    return membership.joint([voter for voter in membership.voters if voter != gone]).final()
+
+
+def test_a_removed_member_is_forgotten_and_not_who_has_taken_its_name(three: Bench) -> None:
+    """node-2 was removed, and another machine added under its name, before this node hears of either from the log."""
+    raft = three.node.raft
+    three.node._members.committed(raft.membership)
+    assert three.node.hear_hello("node-3", 3, "there:3") == (Status.OK, "")
+    three.node.peer_frame("node-3", Opcode.PEER_STATUS, 0, 0, status(5, node_2=99))
+    assert three.node.hear_hello("node-2", 99, "there:2") == (Status.OK, "")
+    for gone in ("node-2", "node-3"):
+        raft.membership = without(raft.membership, gone)
+        three.node._members.committed(raft.membership)
+    assert three.addresses == {"node-2": ("there:2",)}      # the link of the new one is up: it says HELLO only once
+    assert three.node.hear_hello("node-3", 33, "elsewhere:3") == (Status.OK, "")
+    assert three.node.hear_hello("node-2", 98, "there:2") == (Status.OK, "")
+
+
+def test_one_whose_disk_nobody_knew_may_have_been_the_new_one(three: Bench) -> None:
+    raft = three.node.raft
+    raft.membership = raft.membership.with_member(Member("node-2", raft="there:2"))
+    three.node._members.committed(raft.membership)
+    assert three.node.hear_hello("node-2", 99, "there:2") == (Status.OK, "")
+    raft.membership = without(raft.membership, "node-2")
+    three.node._members.committed(raft.membership)
+    assert three.addresses["node-2"] == ("there:2",)
+    assert three.node.hear_hello("node-2", 98, "elsewhere:2") == (Status.OK, "")    # whoever comes under that name
