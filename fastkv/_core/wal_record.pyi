@@ -11,6 +11,7 @@ RESTART: Final[int]
 def parse_record(
     data: _Readable, offset: int, position: int, salt: int
 ) -> tuple[int, int, int, int, int, int, int, int, int, int, int] | None: ...
+def find_header(data: _Readable, offset: int, position: int) -> int: ...
 def follow_run(
     data: _Readable,
     offset: int,

@@ -22,6 +22,7 @@ cdef enum:
     KIND_STATE = 2
     KIND_RESTART = 3
     MAX_BYTES = 1 << 30
+    ALIGNMENT = 8               # of every record
     ENTRY_BYTES = 8             # the least that an entry takes
     ENTRY_KIND = 4              # where its kind stands
 
@@ -108,6 +109,19 @@ def parse_record(const uint8_t[::1] data not None, Py_ssize_t offset, uint64_t p
         record.length, record.kind, record.position, record.first_index, record.entry_count, record.term,
         record.durable_position, record.commit, record.payload_checksum, record.previous_chain, record.chain,
     )
+
+
+def find_header(const uint8_t[::1] data not None, Py_ssize_t offset, uint64_t position):
+    """The first place, from `offset` on in steps of 8 bytes, where a header may stand that states its own position.
+
+    `position` is that of `data[offset]` in the log. -1 where there is none. Says nothing else of what stands there.
+    """
+    while data.shape[0] - offset >= HEADER_BYTES:
+        if load_u64(&data[offset + 8]) == position:
+            return offset
+        offset += ALIGNMENT
+        position += ALIGNMENT
+    return -1
 
 
 def follow_run(const uint8_t[::1] data not None, Py_ssize_t offset, uint64_t position, uint64_t salt, uint64_t chain,

@@ -21,7 +21,7 @@ from fastkv._core.codes import Opcode, Status
 from fastkv._core.ingress import Ingress
 from fastkv._core.replies import Outbox
 from fastkv.kv.state import StateMachine
-from fastkv.kv.store import ImageInfo, Store
+from fastkv.kv.store import ImageInfo, Store, StoreFull
 from fastkv.node.admin import Admin, DeliverAdmin, Request
 from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
@@ -350,6 +350,8 @@ class Node:
         if ingress.refuse_writes == Status.SHUTTING_DOWN:
             return
         corrupt = Status.CORRUPT_STATE if self.alarm else Status.OK
+        if isinstance(self.machine.checkpoint_error, StoreFull):
+            self.log.shrink()
         full = self.machine.over_limit or not self.log.has_room(self.ingress_limit_bytes)
         ingress.refuse_writes = corrupt or (Status.NO_SPACE if full else Status.OK)
         ingress.refuse_reads = corrupt

@@ -82,6 +82,7 @@ class Assembly:
             node_id=self._config.node_id,
             segment_bytes=self._config.storage.segment_bytes,
             keep_above=keep_above,
+            recycle_bytes=self._config.storage.checkpoint_wal_bytes,
             restart_at=restart_at,
         )
 

@@ -60,6 +60,9 @@ class LogStore(Protocol):
     def compact(self, index: int) -> None:
         """Nobody needs the entries up to `index` any more: whole files of them may go."""
 
+    def shrink(self) -> None:
+        """Give up space that is kept to be used again: somebody else needs it."""
+
     def restart(self, index: int, term: int) -> int:
         """A snapshot that ends with entry `index` of `term` takes the place of the log; the ticket to wait for.
 

@@ -261,6 +261,9 @@ class MemoryLogStore:
                 return segment.first_index - 1
         return self._image.base_index
 
+    def shrink(self) -> None:
+        """Nothing is kept."""
+
     def compact(self, index: int) -> None:
         """Entries up to `index`, which are durable, may go."""
         self._image.compact(index)

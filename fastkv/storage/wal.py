@@ -68,13 +68,15 @@ class Wal:
         segment_bytes: int = 64 << 20,
         keep_above: int = 0,
         keep_bytes: int = 64 << 20,
+        recycle_bytes: int = 256 << 20,
         restart_at: tuple[int, int] | None = None,
     ) -> None:
         """Open the log in `directory`, or begin one where there is none, and make what was found durable.
 
         `keep_above` is the index that the state machine has durably applied, from entries that were durable here: of
         those above it, the last `keep_bytes` bytes are in `recovered.segments`, and older ones come from `read`.
-        `segment_bytes` is the size of new segments. With `restart_at`, the index (which `keep_above` is as well) and
+        `segment_bytes` is the size of new segments; of those that are not needed any more, `recycle_bytes` are kept for
+        reuse. With `restart_at`, the index (which `keep_above` is as well) and
         term where a snapshot ends that a crash kept from being installed, the log restarts there first. DamagedLog
         where entries are lost that had been durable, WrongDirectory for another node's log, StorageError for an unknown
         format, OSError where the disk fails or is full.
@@ -103,7 +105,7 @@ class Wal:
         for file, segment in zip(self._segments, found.found, strict=True):
             file.base_index, file.base_term = segment.base_index, segment.base_term
         self._current = self._segments[-1]
-        self._preparer = SegmentPreparer(directory, segment_bytes)
+        self._preparer = SegmentPreparer(directory, segment_bytes, recycle_bytes // segment_bytes)
         if found.spare is not None:
             self._preparer.adopt(self._current.segment_id + 1, found.spare)
         else:
@@ -360,6 +362,10 @@ class Wal:
         del self._segments[:kept]
         if kept:
             self._index.rebase(self._segments[0].base_index, self._segments[0].base_term)
+
+    def shrink(self) -> None:
+        """Give up the space of the segments that are kept for reuse: somebody else needs it."""
+        self._preparer.shrink()
 
     def index_behind(self, nbytes: int) -> int:
         """The largest index that begins a segment with at least `nbytes` of log behind; that of the base else."""

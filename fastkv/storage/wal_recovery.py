@@ -5,9 +5,9 @@ further record is valid, the log ends, and what lies behind decides:
 
 * zeros: a clean end;
 * something, and no valid record behind says that the bad place had been durable: a *torn* write, one that nobody was
-  told had succeeded. `repair` cuts it off, durably;
-* a valid record behind which was written when the bad place was already durable: *damage* to what may have been
-  acknowledged. `scan` raises `DamagedLog`; nothing is cut.
+  told had succeeded, or what a recycled segment held before. `repair` cuts it off, durably;
+* a valid record which was written when the bad place was already durable: *damage* to what may have been acknowledged.
+  `scan` raises `DamagedLog`; nothing is cut.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Scan:
     spare: Path | None = None
     """A segment that was prepared and has not been begun."""
     torn: Region | None = None
-    """The residue of a torn write in the last segment."""
+    """What lies behind the end in the last segment: the residue of a torn write, or of a recycled segment."""
     surplus: list[Path] = field(default_factory=list)
     """Later segments that belong to the torn write, whole, and what was prepared behind them."""
 
@@ -284,32 +284,26 @@ def _judge_end(result: Scan, contents: Iterable[tuple[int, Path, bytes]]) -> Non
     for number, (segment_id, path, data) in enumerate(contents):
         start = result.end & 0xFFFF_FFFF if number == 0 else 0
         zero = is_zero(memoryview(data)[start:])
-        for record in () if zero else records_behind(data, segment_id, start, result.salt):
+        behind = [] if zero else list(records_behind(data, segment_id, start, result.salt))
+        for record in behind:
             if record.durable_position > result.end:
                 raise _damaged(last_path, result, record)
         if number == 0:
             result.torn = None if zero else Region(path, start, len(data))
-        elif number == 1 and zero:
-            result.spare = path
+        elif number == 1 and not behind and parse_segment_header(data) is None:
+            result.spare = path     # zeros, or a recycled segment
         else:
             result.surplus.append(path)
 
 
 def records_behind(data: bytes, segment_id: int, start: int, salt: int) -> Iterator[RecordHeader]:
-    """Every self-valid record at `start` or behind it, wherever it begins, in order.
-
-    A record's own position is in its header, so the upper half of it, the segment's id, is what is searched for.
-    """
-    view = memoryview(data)
-    sought = segment_id.to_bytes(4, "little")
-    at = data.find(sought, start)
-    while at >= 0:
-        offset = at - 12
-        if offset >= start and offset % ALIGNMENT == 0:
-            record = parse_record(view, offset, log_position(segment_id, offset), salt)
-            if record is not None:
-                yield record
-        at = data.find(sought, at + 1)
+    """Every self-valid record at `start` or behind it, wherever it begins, in order."""
+    offset = start + -start % ALIGNMENT
+    while (offset := wal_record.find_header(data, offset, log_position(segment_id, offset))) >= 0:
+        record = parse_record(data, offset, log_position(segment_id, offset), salt)
+        if record is not None:
+            yield record
+        offset += ALIGNMENT
 
 
 def repair(directory: Path, result: Scan) -> None:

@@ -3,7 +3,8 @@
 A segment is created whole and zero-filled before the log needs it, so that an append overwrites blocks that exist and
 `fdatasync` has no metadata to flush (measured in docs/architecture/wal.md). It appears under its final name, with a
 rename, when all its zeros are durable; the log then begins it without touching the directory. A segment that the log
-does not need any more is zero-filled again and becomes the next one, or is removed.
+does not need any more is kept, and becomes a later one once its beginning is zeros: what it holds behind that are
+records of another segment, which never pass for records of this one. So a log that goes round writes nothing twice.
 
 No space is an ordinary state here, not a failure: `has_space` says so, what was half made is removed, and `poll` tries
 again. Any other error is final and raised by the next call of the log's own thread.
@@ -24,6 +25,8 @@ FILL_BYTES = 1 << 20
 """Zeros written, and synced, in one go. A sync of a whole segment would hold up the log's own syncs for tens of ms."""
 FILL_PAUSE_S = 0.004
 """Rest between two such pieces."""
+BLANK_BYTES = 4096
+"""The beginning of a recycled segment that is zeroed: no header there is taken for this segment's."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -53,15 +56,17 @@ class SegmentPreparer:
     The methods belong to the log's thread; only `take` may wait.
     """
 
-    def __init__(self, directory: Path, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, segment_bytes: int, recycled: int) -> None:
+        """Keeps up to `recycled` segments for reuse."""
         self._directory = directory
         self._segment_bytes = segment_bytes
+        self._keep = recycled
         self._changed = threading.Condition()
         self._wanted: tuple[int, int] | None = None     # segment id and bytes of what is to be made
         self._ready: tuple[int, int] | None = None      # what has been made
         self._retired: deque[Path] = deque()
-        self._recycled = directory / "recycled.tmp"
-        self._has_recycled = False
+        self._recycled: deque[Path] = deque()
+        self._shrink = False        # what is kept for reuse is to be given up
         self._due = False           # what is wanted is to be tried (again)
         self._space: bool | None = None     # whether there is space for it; None until the file system was asked
         self._urgent = False
@@ -118,6 +123,12 @@ class SegmentPreparer:
             self._retired.append(path)
             self._changed.notify_all()
 
+    def shrink(self) -> None:
+        """Somebody else needs the space of what is kept for reuse."""
+        with self._changed:
+            self._shrink = True
+            self._changed.notify_all()
+
     def poll(self, *, try_again: bool) -> None:
         """Raise what has failed; where there was no space, look again whether there is some now."""
         with self._changed:
@@ -156,36 +167,45 @@ class SegmentPreparer:
     def _work_once(self) -> bool:
         """Do one thing that is to be done, or wait for one. False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._retired or self._due)
+            self._changed.wait_for(lambda: self._closing or self._retired or self._due or self._shrink)
             retired = self._retired.popleft() if self._retired else None
             if self._closing and retired is None:
                 return False
-            wanted = self._wanted
+            wanted = self._wanted if self._due else None
         if retired is not None:
             self._take_back(retired)
         elif wanted is not None:
             self._make(*wanted)
+        else:
+            self._give_up_recycled()
         return True
 
     def _take_back(self, path: Path) -> None:
         """Out of the log, durably, before the next one goes: a crash leaves no gap."""
-        if self._has_recycled or path.stat().st_size != self._segment_bytes:
+        if len(self._recycled) >= self._keep or path.stat().st_size != self._segment_bytes:
             path.unlink()
         else:
-            path.rename(self._recycled)
-            self._has_recycled = True
+            kept = path.with_suffix(".tmp")
+            path.rename(kept)
+            self._recycled.append(kept)
         sync_directory(self._directory)
         with self._changed:
             self._due = self._wanted is not None    # there is space again, or a file to be used again
 
+    def _give_up_recycled(self) -> None:
+        while self._recycled:
+            self._recycled.popleft().unlink()
+        with self._changed:
+            self._shrink = False
+
     def _make(self, segment_id: int, nbytes: int) -> None:
-        recycle = self._has_recycled and nbytes == self._segment_bytes
-        unfinished = self._recycled if recycle else self._directory / "prepared.tmp"
+        recycle = bool(self._recycled) and nbytes == self._segment_bytes
+        unfinished = self._recycled[0] if recycle else self._directory / "prepared.tmp"
         try:
             if not recycle:
                 reserve_space(unfinished, nbytes)
             self._has_space(segment_id, nbytes, True)
-            if not fill_with_zeros(unfinished, nbytes, self._pause):
+            if not fill_with_zeros(unfinished, BLANK_BYTES if recycle else nbytes, self._pause):
                 return
             unfinished.rename(segment_path(self._directory, segment_id))
         except OSError as error:
@@ -195,7 +215,8 @@ class SegmentPreparer:
             unfinished.unlink(missing_ok=True)      # leave what there is to others, who may free more
             self._has_space(segment_id, nbytes, False)
             return
-        self._has_recycled = self._has_recycled and not recycle
+        if recycle:
+            self._recycled.popleft()
         sync_directory(self._directory)
         with self._changed:
             if self._wanted == (segment_id, nbytes):

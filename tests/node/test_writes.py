@@ -9,6 +9,7 @@ import pytest
 from fastkv._core.codes import FrameFlag, Kind, Opcode, Status
 from fastkv._core.entry import BatchBuilder, encode_command
 from fastkv._core.frames import FrameReader
+from fastkv.kv.store import StoreFull
 from fastkv.log_types import Segment
 from fastkv.raft import FOLLOWER, LEADER, Message
 from fastkv.raft.messages import APPEND, APPEND_REPLY, HEARTBEAT
@@ -247,6 +248,19 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers(single: Bench) -> 
     single.node.pump()
     single.sync()
     assert accepted[0][0] == Status.OK
+
+
+def test_a_store_without_space_gets_what_the_log_keeps_for_reuse(
+    single: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(single.node.log, "shrink", lambda: asked.append(True))
+    single.lead()
+    single.ticks(2)
+    assert not asked
+    single.node.machine.checkpoint_error = StoreFull("no room")
+    single.ticks(1)
+    assert asked
 
 
 def test_a_follower_with_a_full_disk_acknowledges_nothing(three: Bench) -> None:

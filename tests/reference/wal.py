@@ -60,8 +60,9 @@ def read_log(directory: Path, cluster: str, node_id: str) -> Log:
     salt = 0
     for number, path in enumerate(paths):
         data = path.read_bytes()
-        if not any(data):
-            expect(path == paths[-1] and number > 0, f"{path} is empty and not the last")
+        if not any(data[:64]):
+            expect(path == paths[-1] and number > 0, f"{path} is not begun and not the last")
+            expect(not any_record(data, first_id + number, 0, salt), f"{path} holds records, and was not begun")
             break
         identity = xxh3_64_intdigest(cluster.encode() + b"\0" + node_id.encode())
         header = struct.unpack("<8sIIQQQQQQ", data[:64])
@@ -77,7 +78,7 @@ def read_log(directory: Path, cluster: str, node_id: str) -> Log:
 def read_segment(log: Log, path: Path, data: bytes, segment_id: int, salt: int) -> None:
     """Read the records of one segment."""
     offset = 64
-    while offset + 80 <= len(data) and any(data[offset : offset + 80]):
+    while record_at(data, offset, segment_id * 2**32 + offset, salt) is not None:
         where = f"{path} at byte {offset}"
         length, kind, zero8, zero16 = struct.unpack_from("<IBBH", data, offset)
         position, first_index = struct.unpack_from("<QQ", data, offset + 8)
@@ -103,7 +104,14 @@ def read_segment(log: Log, path: Path, data: bytes, segment_id: int, salt: int) 
         log.records.append((path.name, offset, kind))
         offset += 80 + length + -length % 8
         log.position = segment_id * 2**32 + offset
-    expect(not any(data[offset:]), f"{path}: something follows the last record, which ends at byte {offset}")
+    # Zeros, or what a recycled segment held before.
+    expect(not any_record(data, segment_id, offset, salt), f"{path}: a record lies behind the last, at byte {offset}")
+
+
+def any_record(data: bytes, segment_id: int, start: int, salt: int) -> bool:
+    """Whether a self-valid record of this segment stands at `start` or behind."""
+    places = range(start + -start % 8, len(data), 8)
+    return any(record_at(data, offset, segment_id * 2**32 + offset, salt) is not None for offset in places)
 
 
 def record_at(data: bytes, offset: int, position: int, salt: int) -> tuple[int, ...] | None:

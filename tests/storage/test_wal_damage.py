@@ -114,10 +114,10 @@ def test_a_segment_of_another_log_of_the_same_node(one: Path, three: Path, tmp_p
 def test_leftover_files_are_removed(three: Path, tmp_path: Path) -> None:
     path = copied(three, tmp_path / "wal")
     (path / "prepared.tmp").write_bytes(bytes(100))
-    (path / "recycled.tmp").write_bytes(segment(path, 2).read_bytes())
+    (path / "0000000000000001.tmp").write_bytes(segment(path, 2).read_bytes())
     with opened(path) as wal:
         assert wal.recovered.last_index == 70
-    assert not (path / "recycled.tmp").exists() or not any((path / "recycled.tmp").read_bytes())
+        assert not (path / "0000000000000001.tmp").exists()
 
 
 def test_a_foreign_file(one: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_misdirected_record_does_not_count(one: Path, tmp_path: Path) -> None:
 
 
 def test_a_record_of_an_older_segment_does_not_count(three: Path, tmp_path: Path) -> None:
-    """As if a recycled segment had not been zeroed: the old record is at its old offset, behind the new end."""
+    """As in a recycled segment: the old record is at its old offset, behind the new end."""
     path = copied(three, tmp_path / "wal")
     last = max(int(file.stem, 16) for file in path.glob("*.wal"))
     end = records(segment(path, last))[-1][1]

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastkv.log_types import HardState
-from tests.storage.logs import SMALL_BYTES, entries_of, fill, opened, reference, run, write
+from fastkv.storage import wal_segments
+from fastkv.storage.wal import Wal
+from tests.storage.logs import (
+    CLUSTER,
+    NODE,
+    SMALL_BYTES,
+    entries_of,
+    fill,
+    found,
+    opened,
+    records,
+    reference,
+    run,
+    segment,
+    write,
+)
 
 
 def segments_of(path: Path) -> list[int]:
     """Ids of the segments that have something in them."""
-    found = []
+    ids = []
     for file in sorted(path.glob("*.wal")):
         with contextlib.suppress(FileNotFoundError):    # one that is just being removed
             if any(file.read_bytes()):
-                found.append(int(file.stem, 16))
-    return found
+                ids.append(int(file.stem, 16))
+    return ids
 
 
 def test_rolls_over_segments(tmp_path: Path) -> None:
@@ -154,11 +170,81 @@ def test_compaction_where_a_suffix_was_cut_off_keeps_what_is_needed(tmp_path: Pa
         assert (wal.recovered.base_index, wal.recovered.last_index) == (9, 10)
 
 
-def test_recycled_segments_are_clean(tmp_path: Path) -> None:
-    with opened(tmp_path) as wal:
-        for round_number in range(8):
-            fill(wal, 40, first=1 + round_number * 40)
-            wal.compact((round_number + 1) * 40)
-    assert sorted(reference(tmp_path).entries)[-1] == 320, "the twin finds nothing behind the last record"
-    with opened(tmp_path, keep_above=320) as wal:
-        assert wal.recovered.last_index == 320
+def until_tidy(wal: Wal, path: Path) -> list[Path]:
+    """The segments that are kept for reuse, once all that are not needed are out of the log and the next is made."""
+    names = {f"{wal._current.segment_id + more:016x}.wal" for more in (0, 1)}
+    while {file.name for file in path.glob("*.wal")} != names or not wal._preparer.ready_bytes:
+        os.sched_yield()
+    return [file for file in path.glob("*.tmp") if file.stem != "prepared"]
+
+
+@pytest.mark.parametrize("segment_bytes", [4096, 16384])
+def test_segments_go_round(tmp_path: Path, segment_bytes: int) -> None:
+    """What a recycled segment held before is no part of the log, wherever the log ends in it."""
+    with opened(tmp_path, segment_bytes=segment_bytes) as wal:
+        for round_number in range(12):
+            fill(wal, 90, first=1 + round_number * 90)
+            wal.compact((round_number + 1) * 90)
+            until_tidy(wal, tmp_path)
+        last = wal._current.segment_id
+    assert sorted(reference(tmp_path).entries)[-1] == 1080, "the twin finds nothing behind the last record"
+    if segment_bytes > 4096:
+        content = segment(tmp_path, last).read_bytes()
+        end = records(segment(tmp_path, last))[-1][1]
+        assert any(content[end:]), "the test does not see a recycled segment"
+    with opened(tmp_path, segment_bytes=segment_bytes, keep_above=1080) as wal:
+        assert wal.recovered.last_index == 1080
+        fill(wal, 200, first=1081)
+    with opened(tmp_path, segment_bytes=segment_bytes, keep_above=1080) as wal:
+        assert wal.recovered.last_index == 1280
+
+
+def test_a_recycled_segment_that_was_not_begun_is_the_spare(tmp_path: Path) -> None:
+    path = tmp_path / "wal"
+    with opened(path, segment_bytes=16384) as wal:
+        fill(wal, 300)
+        wal.compact(300)
+        assert until_tidy(wal, path)
+        used = wal._current.segment_id
+        while wal._current.segment_id == used:      # the spare is begun, and a recycled one becomes the next
+            fill(wal, 1, first=wal.last_index + 1)
+        wal.compact(wal.last_index - 1)
+        until_tidy(wal, path)
+        spare = wal._current.segment_id + 1
+        last_index = wal.last_index
+    assert any(segment(path, spare).read_bytes()), "it is all zeros, so it is not a recycled one"
+    assert found(path).spare == segment(path, spare)
+    with opened(path, segment_bytes=16384, keep_above=last_index - 1) as wal:
+        assert wal.recovered.last_index == last_index
+        assert wal._preparer.ready_bytes == 16384
+        fill(wal, 300, first=last_index + 1)
+
+
+def test_a_recycled_segment_costs_no_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[int] = []
+    genuine = wal_segments.fill_with_zeros
+
+    def counting(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bool:
+        filled.append(nbytes)
+        return genuine(path, nbytes, go_on)
+
+    with opened(tmp_path, segment_bytes=1 << 16) as wal:
+        fill(wal, 1500)
+        wal.compact(1500)
+        assert len(until_tidy(wal, tmp_path)) >= 3
+        monkeypatch.setattr(wal_segments, "fill_with_zeros", counting)
+        fill(wal, 1200, first=1501)
+    assert filled
+    assert set(filled) == {wal_segments.BLANK_BYTES}
+
+
+def test_no_more_is_kept_than_was_asked_for_and_it_can_be_given_up(tmp_path: Path) -> None:
+    wal = Wal(tmp_path, cluster=CLUSTER, node_id=NODE, segment_bytes=4096, recycle_bytes=3 * 4096)
+    fill(wal, 200)
+    wal.compact(200)
+    assert len(until_tidy(wal, tmp_path)) == 3
+    wal.shrink()
+    while list(tmp_path.glob("0*.tmp")):
+        os.sched_yield()
+    fill(wal, 50, first=201)
+    wal.close()
