@@ -156,10 +156,10 @@ cdef class WalWriter:
         if error == 0:
             memcpy(shared.queued.items + shared.queued.count, self.staged.items, self.staged.count * sizeof(Job))
             shared.queued.count += self.staged.count
-            pthread_cond_signal(&shared.work)
         pthread_mutex_unlock(&shared.lock)
         if error:
             raise MemoryError("no memory to queue log records")
+        pthread_cond_signal(&shared.work)       # behind the lock, or the thread wakes up to wait for it
         self.staged.count = 0
 
     def fileno(self):
