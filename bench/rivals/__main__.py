@@ -23,7 +23,10 @@ from bench.rivals.rival import Measurement, Rival, RivalError
 RIVALS: dict[str, type[Rival]] = {"etcd": Etcd, "redis": Redis, "fastkv": FastKV}
 BUSY = 0.25
 """The load average for each core above which something else is running."""
-DEFAULT_LOADS = "put-c1,put-c64,put-c64x16,get-c1,get-c64,get-c64x16,http-put-c64,http-get-c64"
+DEFAULT_LOADS = (
+    "put-c1,put-c64,put-c64x16,get-c1,get-c64,get-c64x16,lease-get-c1,lease-get-c64,lease-get-c64x16,"
+    "http-put-c64,http-get-c64"
+)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

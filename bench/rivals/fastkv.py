@@ -52,12 +52,18 @@ class FastKV:
         return self._run_http(load, data, seconds) if load.over_http else self._run_raw(load, data, seconds)
 
     def _run_raw(self, wanted: Load, data: Data, seconds: float) -> Measurement:
+        from fastkv._core.codes import Consistency
         from fastkv._core.workload import Workload
         from fastkv.client import load
 
         leader = self._nodes.wait_for_leader()
         cpu = self._servers.cpu_seconds()
-        workload = Workload({"get" if wanted.reads else "put": 1}, keys=data.keys, value_bytes=data.value_bytes)
+        workload = Workload(
+            {"get" if wanted.reads else "put": 1},
+            keys=data.keys,
+            value_bytes=data.value_bytes,
+            consistency=Consistency.LEASE_READ if wanted.operation == "lease-get" else Consistency.LINEARIZABLE,
+        )
         result = load.run(
             self._nodes.address(leader),
             workload,

@@ -6,14 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-Operation = Literal["put", "get", "http-put", "http-get"]
+Operation = Literal["put", "get", "lease-get", "http-put", "http-get"]
 
-_LOAD = re.compile(r"(put|get|http-put|http-get)-c(\d+)(?:x(\d+))?")
+_LOAD = re.compile(r"(put|get|lease-get|http-put|http-get)-c(\d+)(?:x(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load. `http-…` goes through the JSON interface of those that have one, the others through the fastest."""
+    """One load. `http-…` goes through the JSON interface of those that have one, the others through the fastest.
+
+    `get` is linearizable by a round of the leader's for all that wait, `lease-get` by its lease, where there are leases;
+    the others do what they do for `get`.
+    """
 
     operation: Operation
     connections: int

@@ -25,6 +25,7 @@ from bench.rivals.rival import Measurement, RivalError
         ("put-c64x16", Load("put", 64, 16)),
         ("get-c1", Load("get", 1, 1)),
         ("http-get-c64", Load("http-get", 64, 1)),
+        ("lease-get-c64", Load("lease-get", 64, 1)),
     ],
 )
 def test_a_load_is_read_and_written(text: str, expected: Load) -> None:
