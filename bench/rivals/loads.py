@@ -15,8 +15,8 @@ _LOAD = re.compile(r"(put|get|lease-get|http-put|http-get)-c(\d+)(?:x(\d+))?")
 class Load:
     """One load. `http-…` goes through the JSON interface of those that have one, the others through the fastest.
 
-    `get` is linearizable by a round of the leader's for all that wait, `lease-get` by its lease, where there are leases;
-    the others do what they do for `get`.
+    `get` is linearizable by a round of the leader's for all that wait, `lease-get` by its lease, where there are
+    leases; the others do what they do for `get`.
     """
 
     operation: Operation
