@@ -7,6 +7,7 @@ that is durable. So at any moment the store has a whole state, and memory all th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -191,10 +192,14 @@ class StateMachine:
                 self.state_hash,
                 self.membership,
             )
-            self._frozen = _Frozen(self.table.rotate(), self.table.take_session_changes(), meta)
+            self._frozen = _Frozen(self.table.rotate(), self.table.take_session_changes(), self._is_behind, meta)
             self._log_bytes = self._age = 0
         self._writing = True
         self._store.checkpoint(self._frozen.changes, self._frozen.meta, self._checkpoint_done)
+
+    def _is_behind(self) -> bool:
+        """Whether the next checkpoint is half due already."""
+        return 2 * self.table.active_bytes > self._memtable_bytes
 
     def _checkpoint_done(self, error: BaseException | None) -> None:
         assert self._frozen is not None
@@ -248,8 +253,9 @@ class _Frozen(NamedTuple):
 
     data: Memtable
     sessions: list[tuple[bytes, bytes | None]]
+    urgent: Callable[[], bool]
     meta: StoreMeta
 
     @property
     def changes(self) -> Changes:
-        return Changes(self.data.items, lambda: self.sessions)
+        return Changes(self.data.items, lambda: self.sessions, self.urgent)

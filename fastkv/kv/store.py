@@ -31,6 +31,8 @@ class Changes:
     """Keys and their records, in order."""
     sessions: Callable[[], Items] = tuple
     """Clients' sessions, and idempotency keys; their keys have eight bytes."""
+    urgent: Callable[[], bool] = lambda: True
+    """Whether there is no time to be considerate of others: asked now and then, on another thread."""
 
 
 class StoreFull(Exception):

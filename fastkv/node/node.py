@@ -345,16 +345,17 @@ class Node:
                 batch.serve(self.machine.table)
 
     def _refuse_where_due(self) -> None:
-        """A full disk refuses writes clearly, and they resume once there is room; a state that differs refuses all."""
-        ingress = self.ingress
+        """A full disk, or one that is too slow, refuses writes clearly until it is not; a state that differs all."""
+        ingress, machine = self.ingress, self.machine
         if ingress.refuse_writes == Status.SHUTTING_DOWN:
             return
-        corrupt = Status.CORRUPT_STATE if self.alarm else Status.OK
-        if isinstance(self.machine.checkpoint_error, StoreFull):
+        store_full = isinstance(machine.checkpoint_error, StoreFull)
+        if store_full:
             self.log.shrink()
-        full = self.machine.over_limit or not self.log.has_room(self.ingress_limit_bytes)
-        ingress.refuse_writes = corrupt or (Status.NO_SPACE if full else Status.OK)
-        ingress.refuse_reads = corrupt
+        full = (machine.over_limit and store_full) or not self.log.has_room(self.ingress_limit_bytes)
+        behind = Status.OVERLOADED if machine.over_limit else Status.OK
+        ingress.refuse_reads = Status.CORRUPT_STATE if self.alarm else Status.OK
+        ingress.refuse_writes = ingress.refuse_reads or (Status.NO_SPACE if full else behind)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

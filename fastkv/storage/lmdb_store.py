@@ -20,13 +20,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import lmdb
 
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import Changes, ImageInfo, ImageRefused, StoreFull, StoreMeta, StorePinned
+from fastkv.kv.store import Changes, ImageInfo, ImageRefused, Items, StoreFull, StoreMeta, StorePinned
 from fastkv.storage.lmdb_format import (
     DATA_FILE,
     IDENTITY_KEY,
@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 SPARE_READERS = 16
 PAGE_BYTES = 4096
 SPARE_BYTES = 1 << 20
+BURST_ITEMS = 64
+BURST_S = 0.001
+BURST_PAUSE_S = 0.0005
 
 Done = Callable[[BaseException | None], None]
 ImageDone = Callable[[LmdbImage | None, BaseException | None], None]
@@ -237,13 +240,9 @@ class LmdbStore:
 
     def _write(self, changes: Changes, meta: StoreMeta) -> None:
         with self._environment.begin(write=True) as transaction:
-            put, delete = transaction.put, transaction.delete
             for database, items in ((self.data, changes.data), (self._sessions_db, changes.sessions)):
-                for key, record in items():
-                    if record is None:
-                        delete(key, db=database)
-                    else:
-                        put(key, record, db=database)
+                with transaction.cursor(database) as cursor:
+                    write_in_bursts(cursor, items(), changes.urgent)
             transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
 
     def _has_room(self, changes: Changes) -> bool:
@@ -341,6 +340,25 @@ class LmdbStore:
             self._imager.join()
         self._reader.abort()
         self._environment.close()
+
+
+def write_in_bursts(cursor: lmdb.Cursor[bytes], items: Items, urgent: Callable[[], bool]) -> None:
+    """Put and delete, with rests in between unless it is urgent.
+
+    The package holds the interpreter's lock (GIL) around each item. A thread that works on and on is taken off its CPU
+    at any moment, by another process, and if it holds the lock then, the event loop stands still until it has its turn
+    again: tens of milliseconds on a busy machine. One that has slept is let finish a burst shorter than its time slice.
+    """
+    left = iter(items)
+    began = time.monotonic()
+    while some := list(islice(left, BURST_ITEMS)):
+        cursor.putmulti([(key, record) for key, record in some if record is not None])
+        for key, record in some:
+            if record is None and cursor.set_key(key):
+                cursor.delete()
+        if time.monotonic() - began >= BURST_S and not urgent():
+            time.sleep(BURST_PAUSE_S)
+            began = time.monotonic()
 
 
 def cannot_open(path: Path, error: lmdb.Error) -> StorageError:

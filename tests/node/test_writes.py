@@ -9,6 +9,7 @@ import pytest
 from fastkv._core.codes import FrameFlag, Kind, Opcode, Status
 from fastkv._core.entry import BatchBuilder, encode_command
 from fastkv._core.frames import FrameReader
+from fastkv.kv.state import StateMachine
 from fastkv.kv.store import StoreFull
 from fastkv.log_types import Segment
 from fastkv.raft import FOLLOWER, LEADER, Message
@@ -248,6 +249,28 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers(single: Bench) -> 
     single.node.pump()
     single.sync()
     assert accepted[0][0] == Status.OK
+
+
+def test_a_store_that_cannot_keep_up_is_too_much_load_and_not_a_full_disk(
+    single: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single.lead()
+    monkeypatch.setattr(StateMachine, "over_limit", True)
+    single.ticks(1)
+    refused = single.put(b"a")
+    single.node.pump()
+    assert refused[0][0] == Status.OVERLOADED
+    single.node.machine.checkpoint_error = StoreFull("no room")
+    single.ticks(1)
+    refused = single.put(b"a")
+    single.node.pump()
+    assert refused[0][0] == Status.NO_SPACE
+    monkeypatch.setattr(StateMachine, "over_limit", False)
+    single.ticks(1)
+    taken = single.put(b"a")
+    single.node.pump()
+    single.sync()
+    assert taken[0][0] == Status.OK
 
 
 def test_a_store_without_space_gets_what_the_log_keeps_for_reuse(

@@ -12,6 +12,7 @@ import pytest
 
 from fastkv.errors import StorageError, WrongDirectory
 from fastkv.kv.store import Changes, StoreFull, StoreMeta
+from fastkv.storage import lmdb_store
 from fastkv.storage.lmdb_store import META_KEY
 from tests.storage.stores import MAP_BYTES, Items, Opened
 
@@ -247,3 +248,23 @@ def test_the_map_does_not_grow_under_an_open_view(tmp_path: Path) -> None:
         while (error := opened.checkpoint(changes, StoreMeta(2))) is not None:
             assert "map is full" in str(error)
         assert opened.contents() == {**changes, b"kept": b"1"}
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_a_checkpoint_rests_between_bursts_unless_it_is_urgent(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, urgent: bool
+) -> None:
+    rests: list[float] = []
+    clock = iter(range(1 << 20))        # each look at it is a second later
+    monkeypatch.setattr(lmdb_store.time, "sleep", rests.append)
+    monkeypatch.setattr(lmdb_store.time, "monotonic", lambda: float(next(clock)))
+    before = {b"key-%06d" % number: b"old" for number in range(1000)}
+    opened.write(before, 1)
+    rests.clear()
+    changes = [(key, None if number % 3 == 0 else b"new") for number, key in enumerate(before)]
+    outcome: list[BaseException | None] = []
+    opened.store.checkpoint(Changes(lambda: changes, urgent=lambda: urgent), StoreMeta(2), outcome.append)
+    opened.run_one()
+    assert outcome == [None]
+    assert opened.contents() == {key: record for key, record in changes if record is not None}
+    assert len(rests) == (0 if urgent else -(-1000 // lmdb_store.BURST_ITEMS))
