@@ -92,3 +92,22 @@ def test_steadiness_is_measured(tmp_path: Path, what: str) -> None:
     else:
         assert said["rounds"][0]["rate"] == 5 * said["rounds"][0]["peak"]["throughput"]
         assert said["goodput"] > 0
+
+
+def test_a_killed_leader_costs_no_write(tmp_path: Path) -> None:
+    found = measured("failover", tmp_path, "--writers", "4")
+    assert found["failed"] == 0
+    assert found["gap_ms"] > found["quiet_gap_ms"] / 2 > 0
+
+
+def test_nodes_come_back(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cluster.restart", "--keys", "2000", "--overwrites", "1000", "--rounds", "1",
+         "--data-dir", str(tmp_path), "--output", str(output)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads(output.read_text())["rounds"]
+    assert [found["killed"] for found in rounds] == [False, True]
+    assert all(found["ready_s"] > 0 for found in rounds)
