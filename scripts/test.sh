@@ -40,7 +40,7 @@ step() {
     "$@" || failed+=("$name")
 }
 
-# The core again with bounds checks, overflow checks and assertions on. Built in a copy, because an extension module of a
+# The core again with bounds checks, overflow checks and assertions on, also under simulated faults. Built in a copy, because an extension module of a
 # debug build has the same file name as the one that the other tests use.
 debug_build_tests() {
     local copy=build/debug
@@ -51,7 +51,8 @@ debug_build_tests() {
         cd "$copy" &&
             FASTKV_DEBUG=1 python setup.py --quiet build_ext --inplace &&
             python -c 'import os, fastkv; assert fastkv.__file__.startswith(os.getcwd()), fastkv.__file__' &&
-            python -m pytest -q -p no:cacheprovider tests/core tests/storage
+            python -m pytest -q -p no:cacheprovider tests/core tests/storage &&
+            python -m tests.sim --seed 900000 --count 10 --quiet
     )
 }
 
