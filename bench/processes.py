@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.05
@@ -36,6 +38,8 @@ class Servers:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _end)     # as Ctrl-C does: what was started is stopped
         return self
 
     def __exit__(
@@ -101,6 +105,10 @@ class Servers:
                 process.kill()
                 process.wait()
         self._processes.clear()
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _cpu_seconds(pid: int) -> float:

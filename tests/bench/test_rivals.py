@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -17,6 +18,8 @@ from bench.rivals.etcd import Etcd, _field, _grpc
 from bench.rivals.loads import Data, Load
 from bench.rivals.redis import _set_batches
 from bench.rivals.rival import Measurement, RivalError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +210,26 @@ def test_servers_are_watched_and_always_stopped(tmp_path: Path) -> None:
         assert servers.cpu_seconds()["one"] == pytest.approx(0.2, abs=0.15)
         assert servers.resident_bytes()["one"] > 1 << 20
     assert process.returncode is not None
+
+
+def test_servers_are_stopped_where_the_program_is_told_to_end(tmp_path: Path) -> None:
+    program_text = f"""if True:
+        import sys, time
+        from pathlib import Path
+        from bench.processes import Servers
+        with Servers(Path({str(tmp_path)!r})) as servers:
+            servers.start("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"])
+            print(servers._processes["sleeper"].pid, flush=True)
+            time.sleep(600)
+    """
+    running = subprocess.Popen([sys.executable, "-c", program_text], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert running.stdout is not None
+    pid = int(running.stdout.readline())
+    running.terminate()
+    assert running.wait(20) == 128 + 15
+    running.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
