@@ -113,7 +113,7 @@ def measure(name: str, x: float, shape: Shape, loads: tuple[Load, ...], seconds:
         leader = nodes.wait_for_leader()
         filled = load.fill(
             nodes.address(leader), keys=shape.keys, value_bytes=shape.value_bytes,
-            depth=min(64, max(1, IN_FLIGHT_BYTES // 16 // shape.value_bytes)),
+            depth=min(64, max(1, IN_FLIGHT_BYTES // 64 // shape.value_bytes)),
         )  # fmt: skip
         if filled["ok"] != shape.keys:
             raise RuntimeError(f"the fill failed: {filled}")
@@ -141,7 +141,7 @@ def _load(name: str, x: float, shape: Shape, each: Load, seconds: float, nodes: 
     )  # fmt: skip
 
 
-def idle_connection_bytes(parent: Path, connections: int = 10_000) -> float:
+def idle_connection_bytes(parent: Path, connections: int = 9000) -> float:
     """What the leader's resident memory grows by for each connection that asks for nothing."""
     with tempfile.TemporaryDirectory(prefix="idle-", dir=parent.resolve()) as path, Servers(Path(path)) as servers:
         nodes = Nodes(Path(path), servers)
@@ -173,7 +173,7 @@ def table(points: list[Point]) -> str:
 
 
 def main() -> int:
-    """The table of all curves."""
+    """The table of all curves; 1 where a point could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.cluster.growth", description=__doc__)
     parser.add_argument("--curves", default=",".join(CURVES), help="of %(default)s, and idle")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default: %(default)s)")
@@ -185,6 +185,7 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     points: list[Point] = []
+    status = 0
     said: dict[str, Any] = {"machine": about}
     for name in options.curves.split(","):
         if name == "idle":
@@ -192,12 +193,16 @@ def main() -> int:
             print(f"an idle connection takes {said['idle_connection_bytes']:,.0f} bytes", file=sys.stderr)
             continue
         for x, shape, loads in curve(name):
-            points += measure(name, x, shape, loads, options.seconds, options.data_dir)
+            try:
+                points += measure(name, x, shape, loads, options.seconds, options.data_dir)
+            except RuntimeError as error:       # the other points are worth having
+                print(f"{name} {x:g}: {error}", file=sys.stderr)
+                status = 1
     print(table(points))
     if options.output:
         said["points"] = [asdict(point) for point in points]
         options.output.write_text(json.dumps(said, indent=1) + "\n")
-    return 0
+    return status
 
 
 if __name__ == "__main__":
