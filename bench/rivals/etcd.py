@@ -130,17 +130,7 @@ class Etcd:
         result = wrk.run(url, load, seconds, self._directory, method="POST", body=json.dumps(fields))
         server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
         self._check(load, data, result.succeeded, result.answer_bytes, self._revision() - revision)
-        return Measurement(
-            throughput=result.throughput,
-            p50_us=result.p50_us,
-            p99_us=result.p99_us,
-            p999_us=result.p999_us,
-            failed=result.failed,
-            operations=result.succeeded,
-            seconds=result.succeeded / result.throughput,
-            tool_cpu_seconds=result.cpu_seconds,
-            server_cpu_seconds=server_cpu,
-        )
+        return result.measurement(server_cpu)
 
     def _settle(self) -> None:
         """Let the traces of a burst of writes go; reads of etcd 3.4 are half as fast without this.

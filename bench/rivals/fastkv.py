@@ -93,16 +93,7 @@ class FastKV:
         method, body = ("GET", "") if load.reads else ("PUT", json.dumps({"value": data.value}))
         cpu = self._servers.cpu_seconds()
         result = wrk.run(url, load, seconds, self._directory, method=method, body=body)
+        server_cpu = {name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()}
         if load.reads and result.answer_bytes < result.succeeded * data.value_bytes:
             raise RivalError("fastkv answered reads without their values")
-        return Measurement(
-            throughput=result.throughput,
-            p50_us=result.p50_us,
-            p99_us=result.p99_us,
-            p999_us=result.p999_us,
-            failed=result.failed,
-            operations=result.succeeded,
-            seconds=result.succeeded / result.throughput,
-            tool_cpu_seconds=result.cpu_seconds,
-            server_cpu_seconds={name: now - cpu[name] for name, now in self._servers.cpu_seconds().items()},
-        )
+        return result.measurement(server_cpu)

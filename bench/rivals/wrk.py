@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.rivals.loads import Load
-from bench.rivals.rival import RivalError
+from bench.rivals.rival import Measurement, RivalError
 
 _SCRIPT = """
 wrk.method = %(method)s
@@ -44,6 +44,20 @@ class Result:
     p99_us: float
     p999_us: float
     cpu_seconds: float
+
+    def measurement(self, server_cpu_seconds: dict[str, float]) -> Measurement:
+        """The same, with what the servers spent on it."""
+        return Measurement(
+            throughput=self.throughput,
+            p50_us=self.p50_us,
+            p99_us=self.p99_us,
+            p999_us=self.p999_us,
+            failed=self.failed,
+            operations=self.succeeded,
+            seconds=self.succeeded / self.throughput,
+            tool_cpu_seconds=self.cpu_seconds,
+            server_cpu_seconds=server_cpu_seconds,
+        )
 
 
 def missing() -> str | None:
