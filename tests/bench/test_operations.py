@@ -28,6 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield nodes
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.parametrize("mode", program.MODES)
 def test_against_the_cluster_that_runs(running: Nodes, mode: str) -> None:
@@ -43,6 +44,7 @@ def test_against_the_cluster_that_runs(running: Nodes, mode: str) -> None:
     assert {"p50", "p90", "p99", "p999", "max"} <= set(said["latency_us"])
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_against_a_cluster_of_its_own_where_none_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

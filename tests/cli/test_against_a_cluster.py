@@ -79,6 +79,7 @@ def test_status_asks_every_node(cluster: Cluster) -> None:
     assert f"leader: {leader.node_id}" in out.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_bench_measures(cluster: Cluster, workload: str) -> None:
     arguments = ("--workload", workload, "--count", "2000", "--keys", "500", "--connections", "2", "--depth", "8")
