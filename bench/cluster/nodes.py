@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.processes import Servers, free_ports
+from bench.processes import Servers
+from fastkv.chaos.ports import free_ports
 
 CHECKOUT = Path(__file__).parents[2]
 HTTP_TIMEOUT_S = 20.0

@@ -15,10 +15,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bench.processes import Servers, free_ports
+from bench.processes import Servers
 from bench.rivals import h2load, wrk
 from bench.rivals.loads import Data, Load
 from bench.rivals.rival import Measurement, RivalError
+from fastkv.chaos.ports import free_ports
 
 MEMBERS = 3
 FILL_BATCH = 1000

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.processes import Servers, free_ports
+from bench.processes import Servers
 from bench.rivals.loads import Data, Load
 from bench.rivals.rival import Measurement, RivalError
+from fastkv.chaos.ports import free_ports
 
 FILL_BATCH = 1000
 WARM_UP_OPERATIONS = 5000

@@ -13,7 +13,8 @@ import pytest
 
 import bench.__main__ as program
 from bench.cluster.nodes import Nodes
-from bench.processes import Servers, free_ports
+from bench.processes import Servers
+from fastkv.chaos.ports import free_ports
 from fastkv.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]

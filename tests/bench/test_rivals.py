@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import Servers, free_ports
+from bench.processes import Servers
 from bench.rivals import __main__ as program
 from bench.rivals import h2load, report, wrk
 from bench.rivals.etcd import Etcd, _field, _grpc
@@ -238,6 +238,3 @@ def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError, match="no such disk"):
             servers.until(lambda: False)
 
-
-def test_free_ports_differ() -> None:
-    assert len(set(free_ports(20))) == 20

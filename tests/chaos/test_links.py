@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from bench.processes import free_ports
 from fastkv._core.codes import Opcode
 from fastkv._core.frames import encode_frame
 from fastkv.chaos.links import CLIENT, PASS, Links, Rule
+from fastkv.chaos.ports import free_ports
 from fastkv.wire.client import CLIENT_ROLE, PEER_ROLE, encode_hello_body
 
 LIMIT_S = 20.0

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import fastkv
-from tests.e2e.cluster import Cluster, Node, eventually, free_ports
+from fastkv.chaos.ports import free_ports
+from tests.e2e.cluster import Cluster, Node, eventually
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, Node, eventually, free_ports, running_cluster
+from fastkv.chaos.ports import free_ports
+from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, Node, eventually, free_ports
+from fastkv.chaos.ports import free_ports
+from tests.e2e.cluster import Cluster, Node, eventually
 from tests.e2e.load import Writers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import fastkv
+from fastkv.chaos.ports import free_ports
 from fastkv.client import load
 from fastkv.client.addresses import Address
 from fastkv.server.descriptors import RESERVED, provide
-from tests.e2e.cluster import Node, eventually, free_ports
+from tests.e2e.cluster import Node, eventually
 
 
 @pytest.fixture
