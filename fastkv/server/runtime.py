@@ -29,6 +29,7 @@ from fastkv.server.local_service import STATE_NAMES, LocalService
 from fastkv.server.metrics import BATCH_BOUNDS, CHECKPOINT_BOUNDS_S, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
+from fastkv.server.ticker import Ticker
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
 
@@ -74,10 +75,8 @@ class Runtime:
         self.config = config
         self.stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
-        self._tick_s = tick_s(config)
+        self._ticker = Ticker(tick_s(config), self._tick)
         self._turn_scheduled = False
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._last_tick = self._loop.time()
         self._announced: tuple[object, ...] = ()
         self._alarm = ""
         self._bootstrapping = False
@@ -135,8 +134,7 @@ class Runtime:
         self.links.start()
         self._warn_if_insecure()
         self._bootstrap_if_linked()
-        self._last_tick = self._loop.time()
-        self._tick()
+        self._ticker.start()
         log.info(
             "fastkv %s serves raw TCP on %s:%d and HTTP on %s:%d, data in %s",
             __version__,
@@ -156,8 +154,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Answer whoever waits, close sockets, make the log durable, release the directory's files."""
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
+        self._ticker.stop()
         self.node.stop()
         await self.http.close()
         await self.raw.close()
@@ -247,23 +244,19 @@ class Runtime:
         if self._idle is not None and not self.node.busy and not self._idle.done():
             self._idle.set_result(None)
 
-    def _tick(self) -> None:
-        """Count the ticks that have passed.
+    def _tick(self, passed: int) -> None:
+        """Have the node count the ticks that have passed.
 
         After a pause (a stopped process, a suspended machine) a leader counts enough of them to step down when it has
         lost its quorum; a follower counts one heartbeat's worth, because its inbox is full of what arrived meanwhile
         and has to be read before the leader's silence means anything.
         """
-        now = self._loop.time()
-        passed = int((now - self._last_tick) / self._tick_s)
-        self._last_tick += passed * self._tick_s
         limit = self.node.raft.config.election_ticks * 2 if self.node.raft.role == LEADER else TICKS_A_HEARTBEAT
-        for _ in range(min(passed, limit)):
-            try:
+        try:
+            for _ in range(min(passed, limit)):
                 self.node.tick()
-            except Exception as error:
-                self._broken(error)
-        self._tick_timer = self._loop.call_at(self._last_tick + self._tick_s, self._tick)
+        except Exception as error:
+            self._broken(error)
 
     def _on_durable(self) -> None:
         try:
