@@ -1,12 +1,16 @@
 # The state machine's compiled half: three generations of memtables over a store. See apply.pyx.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastkv._core.entry cimport Command
+from fastkv._core.entry cimport Command, EntryBatch
 from fastkv._core.idempotency cimport IdempotencyKeys
 from fastkv._core.memtable cimport Memtable, Record, Slot
 from fastkv._core.sessions cimport Sessions
 from fastkv._core.state_hash cimport HashPoints
+
+
+cdef enum:
+    APPROACHED = 16                 # keys that are looked up together: about as many as memory serves at a time
 
 
 cdef class Table:
@@ -33,6 +37,9 @@ cdef class Table:
     cdef int fetch(
         self, const uint8_t* key, Py_ssize_t key_len, const uint8_t** record, Py_ssize_t* nbytes,
     ) except -1
+    # Approach so many keys, by their hashes, in all memtables: see the memtable's page.
+    cdef void approach(self, const uint32_t* hashes, int count) noexcept nogil
+    cdef int approach_entries(self, EntryBatch batch, Py_ssize_t start, Py_ssize_t stop) except -1
     cdef int apply_entry(
         self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint64_t index, uint8_t* result,
     ) except -1

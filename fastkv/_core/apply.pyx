@@ -25,9 +25,9 @@ from fastkv._core.codes cimport (
 )
 from fastkv._core.cursor cimport load_u32, load_u64, store_u16, store_u64
 from fastkv._core.digest cimport digest_record
-from fastkv._core.entry cimport Command, EntryBatch, is_idempotency_key, parse_command, parse_session
+from fastkv._core.entry cimport Command, EntryBatch, is_idempotency_key, parse_command, parse_session, peek_key
 from fastkv._core.idempotency cimport KEY_IS_NEW, KEY_REUSED, KeyRecall
-from fastkv._core.memtable cimport Memtable, Record, Slot, record_bytes
+from fastkv._core.memtable cimport Memtable, Record, Slot, hash_of, record_bytes
 from fastkv._core.sessions cimport FORGOTTEN, NEW, Recall, Session
 from fastkv._core.state_hash cimport FINEST_STEP, HashPoints
 
@@ -92,6 +92,13 @@ cdef class Table:
         nbytes[0] = PyBytes_GET_SIZE(<bytes>self.borrowed)
         return 1
 
+    cdef void approach(self, const uint32_t* hashes, int count) noexcept nogil:
+        self.active.approach(hashes, count)
+        if self.flushing is not None:
+            self.flushing.approach(hashes, count)
+        if self.recent is not None:
+            self.recent.approach(hashes, count)
+
     cdef int lookup(
         self, const uint8_t* key, Py_ssize_t key_len, const uint8_t** record, Py_ssize_t* nbytes,
     ) except -1:
@@ -131,6 +138,8 @@ cdef class Table:
             raise IndexError(f"no entries {start} to {stop} in a batch of {batch.count}")
         batch.index_entries()
         for i in range(start, stop):
+            if not (i - start) % APPROACHED:
+                self.approach_entries(batch, i, min(stop, i + APPROACHED))
             at = <const uint8_t*>PyBytes_AS_STRING(batch.data) + batch.offsets[i]
             if results is not None:
                 result = results.extend(RESULT_BYTES)
@@ -138,6 +147,24 @@ cdef class Table:
             if not index % FINEST_STEP:
                 self.points.note(index, self.hash_now())
             index += 1
+
+    cdef int approach_entries(self, EntryBatch batch, Py_ssize_t start, Py_ssize_t stop) except -1:
+        cdef uint32_t[APPROACHED] hashes
+        cdef const uint8_t* at
+        cdef const uint8_t* key
+        cdef Py_ssize_t i, key_len = 0
+        cdef int count = 0
+        for i in range(start, stop):
+            at = <const uint8_t*>PyBytes_AS_STRING(batch.data) + batch.offsets[i]
+            if at[4] != Kind.ENTRY_PUT and at[4] != Kind.ENTRY_DELETE:
+                continue
+            key = peek_key(at + ENTRY_HEADER_BYTES, load_u32(at), &key_len)
+            if key != NULL:
+                hashes[count] = hash_of(key, key_len)
+                count += 1
+        if count > 1:
+            self.approach(hashes, count)
+        return 0
 
     cdef int apply_entry(
         self, uint8_t kind, const uint8_t* body, Py_ssize_t nbytes, uint64_t index, uint8_t* result,

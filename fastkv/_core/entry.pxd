@@ -25,6 +25,10 @@ cdef int parse_command(
     uint8_t kind, const uint8_t* body, size_t nbytes, size_t value_limit, Command* out) noexcept nogil
 
 
+# Where the key of a command is, for whoever wants a look at it before the command is read; NULL where there is none.
+cdef const uint8_t* peek_key(const uint8_t* body, size_t nbytes, Py_ssize_t* key_len) noexcept nogil
+
+
 # Whether a command's client id is an idempotency key, the other half of which is its sequence; else it is a session's.
 cdef inline bint is_idempotency_key(uint64_t client_id) noexcept nogil:
     return client_id >> 63

@@ -16,7 +16,8 @@ from fastkv._core.codes cimport (
     SESSION_ENTRY_BYTES, Status,
 )
 from fastkv._core.cursor cimport (
-    Cursor, cursor_init, cursor_left, load_u32, read_span, read_u8, read_u16, read_u64, store_u16, store_u32,
+    Cursor, cursor_init, cursor_left, load_u16, load_u32, read_span, read_u8, read_u16, read_u64, store_u16,
+    store_u32,
 )
 
 from typing import NamedTuple
@@ -92,6 +93,17 @@ cdef int parse_command(
     out.value = cursor.at
     out.value_len = <uint32_t>cursor_left(&cursor)
     return Status.OK
+
+
+cdef const uint8_t* peek_key(const uint8_t* body, size_t nbytes, Py_ssize_t* key_len) noexcept nogil:
+    cdef size_t at = COMMAND_HEADER_BYTES
+    if nbytes < at:
+        return NULL
+    key_len[0] = load_u16(body)
+    at += 8 if body[2] & CommandFlag.COMPARE else 0
+    at += 8 if body[2] & CommandFlag.WITH_LEASE else 0
+    at += 16 if body[2] & CommandFlag.WITH_SESSION else 0
+    return body + at if at + key_len[0] <= nbytes else NULL
 
 
 cdef int parse_session(const uint8_t* body, size_t nbytes, uint32_t* limit) noexcept nogil:

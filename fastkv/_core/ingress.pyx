@@ -7,16 +7,17 @@ takes the batches and everything that arrives from then on opens the next ones. 
 timer, and nothing allocated for an operation.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from fastkv._core.apply cimport Table
+from fastkv._core.apply cimport APPROACHED, Table
 from fastkv._core.buffer cimport WriteBuffer
 from fastkv._core.codes cimport (
     CommandFlag, Consistency, FrameFlag, Kind, MAX_KEY_BYTES, OPEN_SESSION, Opcode, SESSION_ENTRY_BYTES, Status,
 )
 from fastkv._core.cursor cimport load_u16, store_u32, store_u64
 from fastkv._core.entry cimport BatchBuilder, Command, parse_command
+from fastkv._core.memtable cimport hash_of
 from fastkv._core.replies cimport Sink, Waiter, Waiters
 
 from fastkv._core.replies import text_for
@@ -58,6 +59,8 @@ cdef class ReadBatch:
         cdef uint16_t key_bytes
         cdef Waiter* waiter
         for i in range(self.waiters.count):
+            if not i % APPROACHED:
+                approach_keys(table, at, min(self.waiters.count - i, APPROACHED))
             waiter = &self.waiters.items[i]
             key_bytes = load_u16(at)
             if table.lookup(at + 2, key_bytes, &record, &record_bytes):
@@ -75,6 +78,19 @@ cdef class ReadBatch:
         self.waiters.fail(status)
         for _, fail in self.tasks:
             fail(status)
+
+
+cdef int approach_keys(Table table, const uint8_t* at, int count) except -1:
+    """Of `count` keys, each behind its length, that are about to be looked up."""
+    cdef uint32_t[APPROACHED] hashes
+    cdef int i
+    if count == 1:
+        return 0
+    for i in range(count):
+        hashes[i] = hash_of(at + 2, load_u16(at))
+        at += 2 + load_u16(at)
+    table.approach(hashes, count)
+    return 0
 
 
 cdef class Ingress:

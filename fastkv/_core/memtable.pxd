@@ -10,6 +10,9 @@
 # The tree is for order: new keys, scans, checkpoints. A single key is found through a hash index of the slots, because
 # the hot operations (overwrite, read) ask for one key, and keys that share a long prefix are slow to tell apart in a
 # tree.
+#
+# Looking up one key of many waits for memory three times: for its place in the index, for the slot, for the record.
+# Whoever has several keys to look up *approaches* them first, in three rounds, and then waits for all of them together.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -82,6 +85,9 @@ cdef class Memtable:
     cdef int grow_index(self) except -1
     cdef int split_child(self, Node* parent, int at) except -1
 
+    # Approach the keys of these hashes. It changes nothing, and what it guesses wrongly costs nothing.
+    cdef void approach(self, const uint32_t* hashes, int count) noexcept nogil
+
     # The newest record of a key, or NULL.
     cdef Record* find(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil
     # Room for a new newest record of nbytes; the caller fills its bytes and its digest. The record before it is
@@ -95,6 +101,8 @@ cdef class Memtable:
     cdef Place last(self) noexcept nogil
 
 
+# The same for all memtables of this process.
+cdef uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil
 cdef void step_forward(Place* place) noexcept nogil
 cdef void step_back(Place* place) noexcept nogil
 cdef Record* visible(Slot* slot, uint64_t revision) noexcept nogil

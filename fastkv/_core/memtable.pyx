@@ -26,6 +26,11 @@ cdef extern from *:
     }
     """
     uint64_t folded_product "fastkv_folded_product"(uint64_t a, uint64_t b) noexcept nogil
+    void prefetch "__builtin_prefetch"(const void* at) noexcept nogil
+
+cdef enum:
+    CACHE_LINE_BYTES = 64
+    RECORD_LINES = 3                # as far as a small record reaches
 
 
 cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_ssize_t b_len) noexcept nogil:
@@ -35,7 +40,7 @@ cdef int compare_keys(const uint8_t* a, Py_ssize_t a_len, const uint8_t* b, Py_s
     return (a_len > b_len) - (a_len < b_len)
 
 
-cdef inline uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+cdef uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
     """Spreads keys over the index, so that nobody outside can choose keys that fall on one place.
 
     Each step folds the upper half of a product with a secret factor into the lower half (as in Wang Yi's wyhash). A
@@ -161,6 +166,19 @@ cdef class Memtable:
             at = (at + 1) & self.index_mask
             slot = self.index[at]
         return NULL
+
+    cdef void approach(self, const uint32_t* hashes, int count) noexcept nogil:
+        cdef Slot* slot
+        cdef int i, line
+        for i in range(count):
+            prefetch(&self.index[hashes[i] & self.index_mask])
+        for i in range(count):
+            prefetch(self.index[hashes[i] & self.index_mask])       # most keys are in the first place that is tried
+        for i in range(count):
+            slot = self.index[hashes[i] & self.index_mask]
+            if slot != NULL and slot.hash == hashes[i]:
+                for line in range(RECORD_LINES):
+                    prefetch(<const uint8_t*>slot.newest + line * CACHE_LINE_BYTES)
 
     cdef int index_slot(self, Slot* slot) except -1:
         """Make a new slot findable."""
