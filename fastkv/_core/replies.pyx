@@ -14,6 +14,10 @@ from fastkv._core.codes cimport Opcode, RESULT_BYTES, Status
 from fastkv._core.cursor cimport load_u16, load_u64
 
 
+cdef enum:
+    SINKS_A_FLUSH = 1024            # a send each: some 10 ms, well below any election timeout
+
+
 cdef class Outbox:
     """The sinks that have answers to send. Flushed once for each turn of the node."""
 
@@ -25,15 +29,21 @@ cdef class Outbox:
         return 0
 
     def flush(self):
-        """Send everything that has been answered. An answer given during the flush is flushed too."""
+        """Send what has been answered, also during the flush. True where that is not all of it: flush again soon.
+
+        Thousands of connections with an answer each would make the turn of the loop longer than a heartbeat.
+        """
+        cdef Py_ssize_t left = SINKS_A_FLUSH
         cdef list sinks
         cdef Sink sink
-        while self.dirty:
-            sinks = self.dirty
-            self.dirty = []
+        while self.dirty and left:
+            sinks = self.dirty[:left]
+            self.dirty = self.dirty[left:]
+            left -= len(sinks)
             for sink in sinks:
                 sink.marked = False
                 sink.flush()
+        return bool(self.dirty)
 
     def __len__(self):
         return len(self.dirty)

@@ -227,7 +227,8 @@ class Node:
         unasked = self.ingress.take_reads()
         if unasked is not None:
             unasked.fail(Status.SHUTTING_DOWN)
-        self.outbox.flush()
+        while self.outbox.flush():
+            continue
         self.transport.flush()
 
     # -- the turn ----------------------------------------------------------------------------------------------------
@@ -253,7 +254,8 @@ class Node:
         self.ingress.age_ms = self._age_ms()
         self._admin.progressed()
         self._tell()
-        self.outbox.flush()
+        if self.outbox.flush():
+            self._wake()
         self.transport.flush()
 
     def _carry_out(self, ready: Ready) -> None:

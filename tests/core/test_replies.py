@@ -167,6 +167,19 @@ def test_an_answer_given_during_a_flush_is_flushed_too(callers: Callers) -> None
     assert len(callers.outbox) == 0
 
 
+def test_a_flush_leaves_what_is_too_much_for_one_turn_of_the_loop() -> None:
+    outbox = Outbox()
+    answered: list[int] = []
+    for number in range(2_500):
+        sink = CallbackSink(outbox, pytest.fail)
+        sink.reply(sink.expect(lambda *answer, n=number: answered.append(n)), Opcode.GET, Status.OK, 0, b"")
+    assert outbox.flush()
+    assert 1_000 <= len(answered) < 1_100
+    assert outbox.flush()
+    assert not outbox.flush()
+    assert answered == list(range(2_500))
+
+
 def test_a_sink_is_in_the_outbox_once(callers: Callers) -> None:
     for _ in range(5):
         callers.sink.reply(callers.expect("a"), Opcode.GET, Status.OK, 0, b"")
