@@ -4,8 +4,11 @@
 #
 # An insert-only B+tree over an arena: nothing is freed on its own, the whole table goes at once when it has been
 # flushed. A key's slot stays for ever, so a deletion is a record that says so (a tombstone). Older records are kept in
-# a chain only while a snapshot needs them. Nodes hold the first 8 bytes of each key as a big-endian number, so that
-# most comparisons touch one cache line.
+# a chain only while a snapshot needs them.
+#
+# A node lies between two bounds, which its parent's keys set when it is split. All keys between two keys share what
+# those share, and whoever searches in a node has a key between its bounds: so nodes compare only what comes after. They
+# hold the 8 bytes there of each key as a big-endian number, so that most comparisons touch one cache line.
 #
 # The tree is for order: new keys, scans, checkpoints. A single key is found through a hash index of the slots, because
 # the hot operations (overwrite, read) ask for one key, and keys that share a long prefix are slow to tell apart in a
@@ -54,6 +57,9 @@ cdef struct Node:
     Slot* slots[FANOUT]            # leaf: its keys; inner: a key not above the smallest of each child (the first: any)
     Node* next                  # leaves only
     Node* previous
+    Slot* low                   # not above any key of the node; NULL at the left edge of the tree
+    Slot* high                  # above all of them; NULL at the right edge
+    uint16_t shared             # bytes that begin all keys between `low` and `high`; `prefixes` are of what follows
     uint16_t count
     uint8_t leaf
     Node* children[FANOUT]        # inner nodes only; a leaf is allocated without it

@@ -27,6 +27,7 @@ cdef extern from *:
     """
     uint64_t folded_product "fastkv_folded_product"(uint64_t a, uint64_t b) noexcept nogil
     void prefetch "__builtin_prefetch"(const void* at) noexcept nogil
+    uint64_t big_endian "__builtin_bswap64"(uint64_t little) noexcept nogil
 
 cdef enum:
     CACHE_LINE_BYTES = 64
@@ -55,18 +56,42 @@ cdef uint32_t hash_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
     return <uint32_t>folded_product(mixed ^ rest, HASH_FACTOR)
 
 
-cdef inline uint64_t prefix_of(const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
-    """The first 8 bytes as a big-endian number, short keys padded with zeros: orders as the bytes do, up to ties."""
-    cdef uint64_t prefix = 0
-    cdef Py_ssize_t i
-    for i in range(8):
-        prefix = (prefix << 8) | (key[i] if i < key_len else 0)
-    return prefix
+cdef inline uint64_t prefix_of(const uint8_t* key, Py_ssize_t key_len, int shared) noexcept nogil:
+    """The 8 bytes after the shared ones, as a big-endian number: orders as the bytes do, up to ties."""
+    cdef uint64_t padded = 0
+    key += shared
+    key_len -= shared
+    if key_len >= 8:
+        return big_endian(load_u64(key))
+    memcpy(&padded, key, key_len)
+    return big_endian(padded)
 
 
-cdef inline int count_not_above(Node* node, uint64_t prefix, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
-    """How many of the node's keys are less than or equal to `key`."""
+cdef int shared_bytes(Slot* low, Slot* high) noexcept nogil:
+    """How many bytes every key between these two begins with."""
+    cdef int count = 0
+    if low == NULL or high == NULL:
+        return 0
+    while count < min(low.key_len, high.key_len) and slot_key(low)[count] == slot_key(high)[count]:
+        count += 1
+    return count
+
+
+cdef void set_bounds(Node* node, Slot* low, Slot* high) noexcept nogil:
+    cdef int shared = shared_bytes(low, high)
+    cdef int i
+    node.low = low
+    node.high = high
+    if node.shared != shared:
+        node.shared = <uint16_t>shared
+        for i in range(node.count):
+            node.prefixes[i] = prefix_of(slot_key(node.slots[i]), node.slots[i].key_len, shared)
+
+
+cdef inline int count_not_above(Node* node, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
+    """How many of the node's keys are less than or equal to `key`, which lies between the node's bounds."""
     cdef int low = 0, high = node.count, middle
+    cdef uint64_t prefix = prefix_of(key, key_len, node.shared)
     cdef Slot* slot
     while low < high:
         middle = (low + high) // 2
@@ -151,6 +176,8 @@ cdef class Memtable:
         cdef Node* node = <Node*>self.allocate(LEAF_BYTES if leaf else sizeof(Node))
         node.count = 0
         node.leaf = leaf
+        node.shared = 0
+        node.low = node.high = NULL
         node.next = node.previous = NULL
         return node
 
@@ -226,7 +253,6 @@ cdef class Memtable:
         """Put a new slot into the tree. Full nodes are split on the way down."""
         cdef const uint8_t* key = slot_key(slot)
         cdef Py_ssize_t key_len = slot.key_len
-        cdef uint64_t prefix = prefix_of(key, key_len)
         cdef Node* node
         cdef Node* grown
         cdef int at
@@ -240,16 +266,16 @@ cdef class Memtable:
             self.split_child(grown, 0)
         node = self.root
         while not node.leaf:
-            at = max(count_not_above(node, prefix, key, key_len) - 1, 0)
+            at = max(count_not_above(node, key, key_len) - 1, 0)
             if node.children[at].count == FANOUT:
                 self.split_child(node, at)
-                at = max(count_not_above(node, prefix, key, key_len) - 1, 0)
+                at = max(count_not_above(node, key, key_len) - 1, 0)
             node = node.children[at]
-        at = count_not_above(node, prefix, key, key_len)
+        at = count_not_above(node, key, key_len)
         memmove(&node.slots[at + 1], &node.slots[at], (node.count - at) * sizeof(Slot*))
         memmove(&node.prefixes[at + 1], &node.prefixes[at], (node.count - at) * sizeof(uint64_t))
         node.slots[at] = slot
-        node.prefixes[at] = prefix
+        node.prefixes[at] = prefix_of(key, key_len, node.shared)
         node.count += 1
         return 0
 
@@ -273,11 +299,14 @@ cdef class Memtable:
         else:
             memcpy(right.children, &left.children[half], right.count * sizeof(Node*))
         left.count = <uint16_t>half
+        right.shared = left.shared
+        set_bounds(right, right.slots[0], left.high)
+        set_bounds(left, left.low, right.slots[0])
         memmove(&parent.slots[at + 2], &parent.slots[at + 1], (parent.count - at - 1) * sizeof(Slot*))
         memmove(&parent.prefixes[at + 2], &parent.prefixes[at + 1], (parent.count - at - 1) * sizeof(uint64_t))
         memmove(&parent.children[at + 2], &parent.children[at + 1], (parent.count - at - 1) * sizeof(Node*))
         parent.slots[at + 1] = right.slots[0]
-        parent.prefixes[at + 1] = right.prefixes[0]
+        parent.prefixes[at + 1] = prefix_of(slot_key(right.slots[0]), right.slots[0].key_len, parent.shared)
         parent.children[at + 1] = right
         parent.count += 1
         return 0
@@ -330,15 +359,14 @@ cdef class Memtable:
         return place
 
     cdef Place seek(self, const uint8_t* key, Py_ssize_t key_len) noexcept nogil:
-        cdef uint64_t prefix = prefix_of(key, key_len)
         cdef Node* node = self.root
         cdef Slot* slot
         cdef Place place
         cdef int at
         while not node.leaf:
-            at = count_not_above(node, prefix, key, key_len)
+            at = count_not_above(node, key, key_len)
             node = node.children[at - 1 if at else 0]
-        at = count_not_above(node, prefix, key, key_len)
+        at = count_not_above(node, key, key_len)
         if at:
             slot = node.slots[at - 1]
             if slot.key_len == key_len and memcmp(slot_key(slot), key, key_len) == 0:

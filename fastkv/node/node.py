@@ -354,7 +354,7 @@ class Node:
         store_full = isinstance(machine.checkpoint_error, StoreFull)
         if store_full:
             self.log.shrink()
-        full = (machine.over_limit and store_full) or not self.log.has_room(self.ingress_limit_bytes)
+        full = (machine.over_limit and store_full) or not self.log.has_room(self.ingress.open_limit_bytes)
         behind = Status.OVERLOADED if machine.over_limit else Status.OK
         ingress.refuse_reads = Status.CORRUPT_STATE if self.alarm else Status.OK
         ingress.refuse_writes = ingress.refuse_reads or (Status.NO_SPACE if full else behind)
@@ -424,11 +424,6 @@ class Node:
     def proposals_failed(self) -> int:
         """Proposals that were refused because too much was under way."""
         return self._writes.failed
-
-    @property
-    def ingress_limit_bytes(self) -> int:
-        """The largest batch that one turn can propose."""
-        return self.ingress.open_limit_bytes
 
     def peer_status(self, node_id: str) -> PeerStatus | None:
         """What a peer last said of itself, or None when it has not been heard from lately."""

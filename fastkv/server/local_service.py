@@ -140,7 +140,7 @@ class LocalService:
         node = self._node
         return {
             "leader": bool(node.raft.leader),
-            "log": node.log.has_room(node.ingress_limit_bytes),
+            "log": node.log.has_room(node.ingress.open_limit_bytes),
             "checkpoint": not node.machine.over_limit,
             "state": not node.alarm,
             "membership": not node.refusal,

@@ -66,6 +66,20 @@ def test_many_keys_in_any_order_of_arrival(order: str, width: int) -> None:
     assert not any(table.read(b"%0*d" % (width, number))[0] for number in range(1, 9000, 2))
 
 
+@pytest.mark.parametrize("alphabet", [b"\0a\xff", b"\0", b"ab"])
+def test_keys_that_are_hard_to_tell_apart(alphabet: bytes) -> None:
+    """Long shared beginnings, keys that begin other keys, zeros where a short key is padded."""
+    drawn = random.Random(7)
+    families = [bytes(drawn.choices(alphabet, k=drawn.randrange(1, 40))) for _ in range(12)]
+    named = list({
+        drawn.choice(families) + bytes(drawn.choices(alphabet, k=drawn.randrange(14))) for _ in range(8_000)
+    })
+    drawn.shuffle(named)
+    table = filled(*named)
+    assert [key for key, _ in table.items()] == sorted(named)
+    assert all(table.read(key)[0] for key in named)
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_declared_snapshots_go_on_seeing_what_they_saw(seed: int) -> None:
     rng = random.Random(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import random
 from typing import Any
 
 import pytest
@@ -54,6 +56,25 @@ def test_pages_within_bounds(harness: Harness, reverse: bool) -> None:
 def test_an_empty_range_is_an_empty_page(harness: Harness, start: bytes, end: bytes, reverse: bool) -> None:
     assert harness.scan(start=start, end=end, reverse=reverse) == Page(8, 0, b"", b"")
     assert len(harness.machine.held) == 0
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_listing_may_begin_anywhere(reverse: bool) -> None:
+    """Between keys that share long beginnings, and are enough for three levels of the memtable's tree."""
+    drawn = random.Random(7)
+    families = [bytes(drawn.choices(b"\0a\xff", k=drawn.randrange(1, 30))) for _ in range(12)]
+
+    def draw() -> bytes:
+        return drawn.choice(families) + bytes(drawn.choices(b"\0a\xff", k=drawn.randrange(12)))
+
+    harness = Harness()
+    named = sorted({draw() for _ in range(5_000)})
+    harness.fill(*drawn.sample(named, len(named)))
+    for probe in [b"\0", b"\xff" * 40, *(draw() for _ in range(1_000))]:
+        at = bisect.bisect_left(named, probe)
+        expected = named[max(at - 1, 0):at] if reverse else named[at:at + 1]
+        bounds = {"end": probe} if reverse else {"start": probe}
+        assert keys_of(harness.scan(limit=1, reverse=reverse, **bounds)) == expected
 
 
 def test_the_servers_limits_hold_whatever_is_asked_for(harness: Harness) -> None:
