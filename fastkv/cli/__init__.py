@@ -8,20 +8,47 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from fastkv.cli.bench import bench
-from fastkv.cli.cluster import cluster
-from fastkv.cli.kv import delete, get, put, scan
-from fastkv.cli.member import leader, member
-from fastkv.cli.serve import serve
-from fastkv.cli.version import version
 from fastkv.version import __version__
 
 EPILOG = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no leader or unreachable, 5 outcome unknown."
 
+COMMANDS = {
+    "serve": "fastkv.cli.serve:serve",
+    "cluster": "fastkv.cli.cluster:cluster",
+    "member": "fastkv.cli.member:member",
+    "leader": "fastkv.cli.member:leader",
+    "get": "fastkv.cli.kv:get",
+    "put": "fastkv.cli.kv:put",
+    "del": "fastkv.cli.kv:delete",
+    "scan": "fastkv.cli.kv:scan",
+    "bench": "fastkv.cli.bench:bench",
+    "version": "fastkv.cli.version:version",
+}
+"""Where each command is. A node that starts again, and a get from a script, wait for no other command's imports."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All names, as `--help` lists them."""
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="fastkv")
 def cli() -> None:
     """A replicated, strongly consistent key-value store.
@@ -32,10 +59,6 @@ def cli() -> None:
       fastkv put greeting hello
       fastkv get greeting
     """
-
-
-for command in (serve, cluster, member, leader, get, put, delete, scan, bench, version):
-    cli.add_command(command)
 
 
 def main() -> None:
