@@ -83,7 +83,9 @@ def run(*arguments: str, stdin: bytes | None = None, env: dict[str, str] | None 
 
 
 def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from every_command(command, (*path, name))
@@ -216,8 +218,9 @@ def test_every_help_has_an_example_that_is_itself_well_formed(command: tuple[str
         assert words[0] == "fastkv"
         known: click.Command = cli
         while isinstance(known, click.Group):
-            known = known.commands[words[1]]
-            words = words[1:]
+            found = known.get_command(click.Context(known), words[1])
+            assert found is not None, words[1]
+            known, words = found, words[1:]
         options = {name for parameter in known.params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
 
