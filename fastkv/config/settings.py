@@ -204,7 +204,7 @@ class StorageSettings:
         multiple=4096,
     )
     memtable_bytes: int = _whole(
-        32 * MIB, "bytes", 64 * KIB, 4 * GIB, "A checkpoint begins when this much has changed since the last one."
+        64 * MIB, "bytes", 64 * KIB, 4 * GIB, "A checkpoint begins when this much has changed since the last one."
     )
     checkpoint_age_s: int = _whole(30, "s", 1, 86_400, "A checkpoint begins when the oldest change is this old.")
     checkpoint_wal_bytes: int = _whole(

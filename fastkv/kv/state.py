@@ -19,7 +19,7 @@ from fastkv.kv.snapshots import HeldSnapshots, decode_cursor, encode_cursor
 from fastkv.kv.store import Changes, Store, StoreFull, StoreMeta, StorePinned
 from fastkv.log_types import Segment
 
-HARD_LIMIT = 4
+HARD_LIMIT = 2
 """Memtables may grow to this many times `memtable_bytes` while checkpoints fail; then writes are refused."""
 
 
