@@ -146,7 +146,7 @@ REFUSED = {
         "line 3: client 'c1' goes on after an operation of unknown outcome",
     ),
     "time goes back": ([line("invoke", t=5, value="v"), line("ok", t=4, out=True, rev=1)], "line 2: time goes back"),
-    "another key": ([INVOKE, line("ok", t=2, key="j", out=True, rev=1)], "line 2: operation 1 was a put of 'k' by client 'c1'"),
+    "another key": ([INVOKE, line("ok", t=2, key="j", out=True, rev=1)], "line 2: operation 1 was a put of 'k'"),
     "no value to put": ([line("invoke")], "line 1: 'in' of a put cannot be None"),
     "a cas without a revision": ([line("invoke", f="cas", value=["v"])], "line 1: 'in' of a cas cannot be"),
     "a put that says no": ([INVOKE, line("ok", t=2, out=False, rev=1)], "line 2: 'out' of a put cannot be False"),
