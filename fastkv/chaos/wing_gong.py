@@ -122,7 +122,8 @@ class Search:
     def _order(self) -> list[Write]:
         """The writes whose revision is known, in its order; with SOMEBODY where it has to be an open one."""
         ops = self.ops
-        writes = [Write(ops[i].revision, i) for i in self._answered if _has_written(ops[i]) and i not in self._unordered]
+        writing = [i for i in self._answered if _has_written(ops[i]) and i not in self._unordered]
+        writes = [Write(ops[i].revision, i) for i in writing]
         values: dict[int, str | None] = {}
         for i in self._answered:
             op = ops[i]

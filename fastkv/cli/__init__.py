@@ -3,6 +3,7 @@
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
+* `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import click
 
 from fastkv.cli.bench import bench
+from fastkv.cli.chaos import chaos
 from fastkv.cli.cluster import cluster
 from fastkv.cli.kv import delete, get, put, scan
 from fastkv.cli.member import leader, member
@@ -34,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, cluster, member, leader, get, put, delete, scan, bench, version):
+for command in (serve, cluster, member, leader, get, put, delete, scan, bench, chaos, version):
     cli.add_command(command)
 
 
