@@ -131,13 +131,13 @@ def _revisions(shown: Sequence[Operation], ops: Sequence[Operation]) -> Iterator
     for second in shown:
         if second.open or second.f == "get" or second.outcome is False or second.revision < 0:
             continue
-        for first in shown:
+        for first in shown[: shown.index(second)]:
             wrote = first.f != "get" and first.outcome is not False
-            if first is second or first.open or first.revision < second.revision:
+            if first.open or first.revision < second.revision:
                 continue
-            if first.returned < second.called or (first.revision == second.revision and wrote):
+            if first.returned < second.called or (wrote and first.revision == second.revision):
                 # Whoever gave it again did not know of the write that had it.
-                lost = first.returned < second.called and _acknowledged(first.revision, ops)
+                lost = first.returned < second.called and wrote
                 kind = Kind.LOST_WRITE if lost else Kind.REVISIONS
                 yield Finding(kind, f"revision {second.revision} was given when {first.revision} was there already")
 

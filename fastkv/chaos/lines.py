@@ -13,7 +13,7 @@ NS_PER_MS = 1_000_000
 
 def window_lines(window: Window, *, begin: int = 0, per_ms: int = NS_PER_MS) -> list[str]:
     """A window of one key, with what may have been there before it."""
-    before = "the key is missing" if window.whole else " or ".join(_state(state) for state in window.starts)
+    before = " or ".join(_state(state) for state in window.starts)
     return [f"before: {before}", *operation_lines(window.operations, begin=begin, per_ms=per_ms)]
 
 

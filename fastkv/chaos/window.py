@@ -27,12 +27,16 @@ SOMETHING = State("\0something", UNSEEN)
 class Window:
     """Operations in the order of their calls, what else may have been written, and where it may have begun."""
 
-    starts: list[State]
     operations: list[Operation]
     hidden: list[Operation] = field(default_factory=list)
     """Writes with an open outcome; they would be an explanation, and are none."""
-    whole: bool = False
-    """Nothing before it was left out."""
+    before: list[Operation] = field(default_factory=list)
+    """Writes from before its beginning, which may have left anything that they can leave."""
+
+    @property
+    def starts(self) -> list[State]:
+        """The states that the key may have been in at its beginning; but for those that explain no more than others."""
+        return _starts(self.before, self.operations)
 
     def impossible(self) -> bool:
         """Whether no order explains it, from whichever state."""
@@ -65,11 +69,11 @@ def _opened(op: Operation) -> Operation:
     return replace(op, returned=FOREVER, outcome=None, revision=UNSEEN)
 
 
-def _window(ops: Iterable[Operation], starts: list[State], *, whole: bool) -> Window:
+def _window(ops: Iterable[Operation], before: Sequence[Operation] = ()) -> Window:
     """What has an open outcome shows nothing by itself."""
     ops = list(ops)
     answered = [op for op in ops if not op.open]
-    return Window(starts, answered, [op for op in ops if op.open and op.f != "get"], whole)
+    return Window(answered, [op for op in ops if op.open and op.f != "get"], list(before))
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ def _cut_end(ops: Sequence[Operation]) -> list[Operation]:
     low, high = 0, len(ends) - 1
     while low < high:
         middle = (low + high) // 2
-        if _window(_until(ops, ends[middle]), [MISSING], whole=True).impossible():
+        if _window(_until(ops, ends[middle])).impossible():
             high = middle
         else:
             low = middle + 1
@@ -97,7 +101,7 @@ def _until(ops: Sequence[Operation], end: int) -> list[Operation]:
 
 def _cut_beginning(ops: Sequence[Operation]) -> Window:
     """Nothing from before the last moment from which on there is no explanation."""
-    best = _window(ops, [MISSING], whole=True)
+    best = _window(ops)
     if any(op.f == "incr" for op in ops) and any(op.f == "cas" for op in ops):
         return best         # too many values that a counter may have begun with
     moments = sorted({op.called for op in ops})
@@ -116,11 +120,10 @@ def _since(ops: Sequence[Operation], begin: int) -> Window:
     before = [op for op in ops if op.called < begin and _may_change(op)]
     kept = [op for op in ops if op.called >= begin]
     under_way = [_opened(op) for op in before if op.returned >= begin]
-    return _window([*under_way, *kept], _starts(before, [*under_way, *kept]), whole=False)
+    return _window([*under_way, *kept], before)
 
 
 def _starts(before: Sequence[Operation], kept: Sequence[Operation]) -> list[State]:
-    """The states that writes of `before` may have left the key in; but for those that explain no more than others."""
     starts = [MISSING, SOMETHING] if before else [MISSING]
     written = {op.revision: op for op in kept if not op.open and _may_change(op) and op.revision > 0}
     seen = _seen(kept)

@@ -113,6 +113,7 @@ class Search:
             if op.open:
                 self._open[op.f].append(i)
         self._counter = any(op.f == "incr" for op in ops)
+        self._shrinks = any(int(ops[i].argument or 0) < 0 for i in self._open["incr"])
         if self._counter and (self._open["put"] or self._open["cas"]):
             raise Ambiguous("a put or cas of unknown outcome on a counter")
         self._bit = {i: 1 << n for n, i in enumerate(i for found in self._open.values() for i in found)}
@@ -149,7 +150,7 @@ class Search:
         first = max(self._start.revision, 0)
         if any(a >= b for a, b in pairwise([first, *(write.revision for write in self.writes)])):
             return Verdict.VIOLATION
-        verdict = self._deep(min(max_steps, 1000 + 2 * len(self._answered)))
+        verdict = self._deep(min(max_steps, 1000 + 10 * len(self._answered)))
         return self._broad(max_steps) if verdict is Verdict.UNKNOWN else verdict
 
     def _deep(self, max_steps: int) -> Verdict:
@@ -247,8 +248,17 @@ class Search:
         if self._counter and (not following or write.op == SOMEBODY):
             # It may have been another value that was added to.
             choices += self._deleted(node, limit)
-            choices += self._by_somebody(node, limit, Write(UNSEEN, SOMEBODY), moved=0)
+            grown = self._by_somebody(node, limit, Write(UNSEEN, SOMEBODY), moved=0)
+            choices += [after for after in grown if self._is_on_the_way(after, write)]
         return choices + following
+
+    def _is_on_the_way(self, node: Node, write: Write) -> bool:
+        """Whether a counter may still come to what `write` needs: not where it only grows, and is beyond."""
+        op = self.ops[write.op]
+        wanted = write.value if write.op == SOMEBODY else added(text(op.outcome), -int(op.argument or 0))
+        if wanted is None or node.state.value is None or self._shrinks:
+            return True
+        return int(node.state.value) <= int(wanted)
 
     def _something_wants_missing(self, node: Node, limit: int, write: Write | None) -> bool:
         wanting = list(node.pending)
