@@ -3,6 +3,7 @@
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
+* `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "del": "fastkv.cli.kv:delete",
     "scan": "fastkv.cli.kv:scan",
     "bench": "fastkv.cli.bench:bench",
+    "chaos": "fastkv.cli.chaos:chaos",
     "version": "fastkv.cli.version:version",
 }
 """Where each command is. A node that starts again, and a get from a script, wait for no other command's imports."""
