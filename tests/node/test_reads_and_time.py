@@ -74,21 +74,72 @@ def test_a_follower_asks_the_leader_and_waits_until_it_has_applied(three: Bench)
     assert answer == [(Status.OK, 0, 0, RECORD.pack(1, 1, 1, 0) + b"1")]
 
 
+def questions(bench: Bench, ticks: int) -> list[Message]:
+    """What is asked of the leader within so many ticks, in all of which it is heard from."""
+    asked = [message for message in bench.wire.messages() if message.kind == READ_INDEX]
+    for _ in range(ticks):
+        bench.follow()
+        bench.ticks(1)
+        asked += [message for message in bench.wire.messages() if message.kind == READ_INDEX]
+    return asked
+
+
+def confirm(bench: Bench, question: Message) -> None:
+    bench.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=question.context))
+
+
 def test_a_lost_question_is_put_again_under_a_fresh_context(three: Bench) -> None:
     three.follow()
     answer = three.get(b"a")
     three.node.pump()
-    (lost,) = three.wire.messages()
-    asked: list[Message] = []
-    for _ in range(25):
-        three.follow()
+    lost, again = questions(three, 25)
+    assert again.context > lost.context
+    confirm(three, again)
+    assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
+
+
+def test_an_answer_that_takes_longer_than_the_time_between_two_tries_ends_the_read(three: Bench) -> None:
+    three.follow()
+    answer = three.get(b"a")
+    three.node.pump()
+    first, *others = questions(three, 80)
+    assert len(others) >= 3
+    assert answer == []
+    confirm(three, first)
+    assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
+    for late in others:
+        confirm(three, late)
+    assert len(answer) == 1
+
+
+def test_an_answer_to_an_earlier_question_serves_no_later_one(three: Bench) -> None:
+    three.follow()
+    first = three.get(b"a")
+    three.node.pump()
+    asked = questions(three, 45)
+    confirm(three, asked[0])
+    assert len(first) == 1
+    later = three.get(b"a")
+    three.node.pump()
+    (question,) = questions(three, 1)
+    for late in asked[1:]:
+        confirm(three, late)
+    assert later == [], "that was asked for before this read came"
+    confirm(three, question)
+    assert len(later) == 1
+
+
+def test_a_leader_whose_followers_are_that_far_away_ends_its_reads(three: Bench) -> None:
+    three.lead()
+    answer = three.get(b"a")
+    three.node.pump()
+    rounds: list[Message] = []
+    for _ in range(60):
+        rounds += heartbeats(three)
+        three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=0))     # one that left long ago
         three.ticks(1)
-        asked += [message for message in three.wire.messages() if message.kind == READ_INDEX]
-    assert len(asked) == 1
-    assert asked[0].context > lost.context
-    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=lost.context))
-    assert answer == [], "the old question's answer serves nobody"
-    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=asked[0].context))
+    assert answer == []
+    three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=rounds[0].context))
     assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
 
 
