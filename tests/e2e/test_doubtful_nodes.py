@@ -1,8 +1,7 @@
-"""Nodes that are not to be trusted: a leader that was paused, one whose disk is silent, one whose state is another."""
+"""Nodes that are not to be trusted: a leader whose disk is silent, one whose state is another."""
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import signal
 import subprocess
@@ -17,54 +16,12 @@ import pytest
 
 import fastkv
 from fastkv.storage.lmdb_format import META_KEY, NAMED_DATABASES, decode_meta, encode_meta
-from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
+from tests.e2e.cluster import Cluster, Node, eventually
 from tests.e2e.load import Writers
 
 STRACE = shutil.which("strace")
 STALL_US = 700_000
 """Several election timeouts."""
-
-
-@contextmanager
-def paused(node: Node) -> Iterator[None]:
-    """SIGSTOP, and SIGCONT at the end."""
-    assert node.process is not None
-    node.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        node.process.send_signal(signal.SIGCONT)
-
-
-# -- paused ------------------------------------------------------------------------------------------------------------
-
-
-def asked(node: Node, key: str) -> http.client.HTTPConnection:
-    """A request that has been sent, to a node that may not read it for a while."""
-    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20)
-    connection.request("GET", f"/kv/{key}")
-    return connection
-
-
-@pytest.mark.parametrize("reads", ["read-index", "lease"])
-def test_a_leader_that_was_paused_serves_nothing_stale(tmp_path: Path, reads: str) -> None:
-    with running_cluster(tmp_path, extra=f"raft:\n  reads: {reads}\n") as cluster:
-        for number in range(4):
-            before, after = f"{number} before", f"{number} after"
-            old = cluster.leader()
-            assert old.put("k", before)[0] in (200, 201)
-            assert old.get("k")[1]["value"] == before
-            others = [node for node in cluster if node is not old]
-            with paused(old):
-                waiting = [asked(old, "k") for _ in range(8)]       # it finds them when it wakes up, before any message
-                new = cluster.leader(among=others)
-                assert new.put("k", after)[0] == 200
-            for connection in waiting:
-                answer = connection.getresponse()
-                said = answer.read().decode()
-                assert (answer.status == 200 and after in said) or answer.status in (503, 504), said
-                connection.close()
-            eventually(lambda wanted=after, node=old: node.get("k")[1].get("value") == wanted, within_s=20, what="v2")
 
 
 # -- a silent disk -----------------------------------------------------------------------------------------------------

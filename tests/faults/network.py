@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,18 @@ class Network:
         self._loop.close()
 
 
+class LinkedNode(Node):
+    """A node that others reach at another port than it listens on."""
+
+    def __init__(self, like: Node, config: Path, directory: Path) -> None:
+        own = directory / f"{like.node_id}.yaml"
+        own.write_text(f"{config.read_text()}server: {{raft_port: {like.raft_port}, http_port: {like.http_port}}}\n")
+        super().__init__(like.node_id, own, like.http_port, like.raft_port, directory)
+
+    def ports(self) -> dict[str, str]:
+        return {}       # they are in its file; from the environment they would be where others are to reach it
+
+
 class LinkedCluster(Cluster):
     """A cluster whose configuration names the proxies; clients talk to the nodes themselves."""
 
@@ -62,9 +74,9 @@ class LinkedCluster(Cluster):
         for node, front in zip(self, fronts, strict=True):
             text = text.replace(f'raft: "127.0.0.1:{node.raft_port}"', f'raft: "127.0.0.1:{front}"')
         self.config.write_text(text)
-        self.network = Network(
-            {node.node_id: (front, node.raft_port) for node, front in zip(self, fronts, strict=True)}
-        )
+        ways = {node.node_id: (front, node.raft_port) for node, front in zip(self, fronts, strict=True)}
+        self.nodes = {node.node_id: LinkedNode(node, self.config, directory) for node in self}
+        self.network = Network(ways)
 
     def close(self) -> None:
         super().close()
@@ -72,13 +84,11 @@ class LinkedCluster(Cluster):
 
 
 @contextmanager
-def linked_cluster(
-    directory: Path, *, extra: str = "", start: Callable[[Cluster], None] = Cluster.start
-) -> Iterator[LinkedCluster]:
+def linked_cluster(directory: Path, *, extra: str = "") -> Iterator[LinkedCluster]:
     """Three nodes with a leader; killed at the end."""
     cluster = LinkedCluster(directory, extra=extra)
     try:
-        start(cluster)
+        cluster.start()
         yield cluster
     finally:
         cluster.close()
