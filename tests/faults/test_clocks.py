@@ -29,6 +29,7 @@ pytestmark = [
 
 HOUR_S = 3600.0
 YEAR_S = 365 * 24 * HOUR_S
+ELECTION_S = 0.5
 LEASES = "raft: {reads: lease, election_timeout_ms: 1000, heartbeat_timeout_ms: 50}\n"
 """Long enough for a lease to be there still when a test has stopped the process."""
 
@@ -90,7 +91,7 @@ def says_it_is_off_by(node: Node) -> float:
 @pytest.mark.parametrize("reads", ["read-index", "lease"])
 def test_jumps_of_the_time_of_day_change_nothing(tmp_path: Path, shim: Path, reads: str) -> None:
     """No election, no stale read, no write lost or done twice, whoever's clock jumps, and whereto."""
-    patient = f"raft: {{reads: {reads}, election_timeout_ms: 1000, heartbeat_timeout_ms: 50}}\n"
+    patient = f"raft: {{reads: {reads}, election_timeout_ms: {ELECTION_S * 1000:.0f}, heartbeat_timeout_ms: 50}}\n"
     with Shifted.started(Cluster(tmp_path, extra=patient), shim) as shifted:
         cluster = shifted.cluster
         once = put_once(cluster)
@@ -98,7 +99,7 @@ def test_jumps_of_the_time_of_day_change_nothing(tmp_path: Path, shim: Path, rea
             leader = cluster.leader()
             follower = next(node for node in cluster if node is not leader)
             for victims in ([leader], [follower], list(cluster)):
-                for shift_s in (HOUR_S, -HOUR_S, YEAR_S, -YEAR_S, 0.2, 0.0):
+                for shift_s in (YEAR_S, -YEAR_S, 0.0):
                     jump(shifted, victims, shift_s, watch)
             assert put_once(cluster) == once, "forgotten because a clock said so"
         assert watch.stale == []
@@ -112,6 +113,7 @@ def jump(shifted: Shifted, victims: list[Node], shift_s: float, watch: Watch) ->
         before = terms(shifted.cluster)
         for node in victims:
             shifted.clocks[node.node_id].set_wall(shift_s)
+        time.sleep(2 * ELECTION_S)      # whoever waits for a heartbeat that does not come has campaigned by then
         watch.until(20)
         if terms(shifted.cluster) == before:
             return
