@@ -56,8 +56,9 @@ class Node:
 
     `wake` is called when a pump is wanted; whoever runs the node calls `pump` once soon after. All times are ticks,
     counted by `tick`, but for leases, which need `clock`: monotonic nanoseconds that also count while the process is
-    paused. `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
-    `on_disowned` that it is none of the founders, whatever its configuration says, and has to remember that.
+    paused or the machine suspended. `on_members` is told who is to be reached, and where; `on_removed` that this node
+    is a member no more; `on_disowned` that it is none of the founders, whatever its configuration says, and has to
+    remember that.
     """
 
     def __init__(

@@ -5,8 +5,8 @@ just started cannot know what it answered before, and waits as long). So a leade
 answered is the only one for that long, counted from when the heartbeat was *sent*; and because clocks run at slightly
 different rates, a little less: `RaftConfig.lease_ns` is chosen by who knows the clock.
 
-The clock is the caller's (`Raft.now_ns`), monotonic, and goes on while the process is paused. A lease is checked after
-the state that a read sees has been fixed, so that a pause between check and read is harmless.
+The clock is the caller's (`Raft.now_ns`), monotonic, and goes on while the process is paused or the machine suspended.
+A lease is checked after the state that a read sees has been fixed, so that a pause between check and read is harmless.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A node that is farther away from the others than an election timeout: it follows, and takes requests like any other."""
+"""A node that is farther away than an election timeout: it follows, and takes requests like any other."""
 
 from __future__ import annotations
 

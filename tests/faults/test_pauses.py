@@ -37,7 +37,10 @@ def test_a_leader_that_was_paused_serves_nothing_stale(tmp_path: Path, reads: st
                 assert write(cluster, "k", after, among=others)
                 questions.ask("k")      # it finds them when it wakes up, before any message
             assert {value for _, value in questions.answers()} <= {after}
-            eventually(lambda wanted=after, node=old: node.get("k")[1].get("value") == wanted, within_s=LIMIT_S, what="v2")
+            eventually(
+                lambda wanted=after, node=old: node.get("k")[1].get("value") == wanted,
+                within_s=LIMIT_S, what="the new value on the one that was paused",
+            )  # fmt: skip
 
 
 def write(cluster: Cluster, key: str, value: str, *, among: list[Node] | None = None) -> bool:
