@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from fastkv._core.codes import Consistency, FrameFlag, Opcode
+from fastkv._core.frames import FrameReader, encode_frame
+from fastkv.client import load
+from fastkv.client.addresses import Address
+from fastkv.wire.client import decode_stale_prefix, encode_get
 from tests.e2e.cluster import Cluster, Node, eventually, paused, running_cluster
 from tests.faults.watch import LIMIT_S, Questions, Watch
 
@@ -82,3 +87,20 @@ def pause(cluster: Cluster, watch: Watch, victims: list[Node]) -> None:
         for how, value in questions.answers():
             watch.saw(int(value), floor, f"{how} on {questions.node.node_id}, asked while it was paused")
     watch.until(10)
+
+
+def test_a_stale_read_is_told_of_the_pause_in_which_it_waited(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as cluster:
+        assert write(cluster, "k", "v")
+        for node in cluster:
+            with load.connect(Address.parse(node.endpoint)) as connection:
+                connection.settimeout(LIMIT_S)
+                with paused(node):
+                    began = time.monotonic()
+                    time.sleep(PAUSE_S)
+                    connection.sendall(encode_frame(Opcode.GET, 0, 0, 1, encode_get(b"k", Consistency.STALE_READ)))
+                    paused_ms = (time.monotonic() - began) * 1000
+                ((_, flags, _, _, body),) = FrameReader(1 << 16).feed(connection.recv(1 << 16))
+            assert flags & FrameFlag.STALE
+            _, age_ms = decode_stale_prefix(body)
+            assert age_ms >= int(paused_ms), node.node_id

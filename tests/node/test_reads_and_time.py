@@ -8,6 +8,7 @@ import pytest
 from fastkv._core.codes import Consistency, FrameFlag, Opcode, Status
 from fastkv._core.entry import BatchBuilder, encode_command
 from fastkv.log_types import Segment
+from fastkv.node.age import UNKNOWN_AGE_MS
 from fastkv.raft import Message
 from fastkv.raft.messages import APPEND, HEARTBEAT, HEARTBEAT_REPLY, READ_INDEX, READ_INDEX_REPLY
 from tests.node.conftest import RECORD, Bench
@@ -157,15 +158,52 @@ def test_a_leader_that_is_cut_off_serves_no_read(three: Bench) -> None:
     assert answer[0][0] in (Status.NO_LEADER, Status.TIMEOUT)
 
 
+def age_ms(bench: Bench) -> int:
+    """What a stale read is told, before the node runs."""
+    answer = bench.get(b"a", Consistency.STALE_READ)
+    bench.node.outbox.flush()
+    ((_, flags, _, payload),) = answer
+    assert flags == FrameFlag.STALE
+    assert int.from_bytes(payload[:8], "little") == bench.node.raft.applied_index
+    return int.from_bytes(payload[8:12], "little")
+
+
 def test_a_stale_read_is_answered_at_once_with_its_age(three: Bench) -> None:
+    assert age_ms(three) == UNKNOWN_AGE_MS
     three.follow()
+    three.clock_ns += 50_000_000
     three.ticks(10)
-    answer = three.get(b"a", Consistency.STALE_READ)
+    assert age_ms(three) == 50
+    three.follow()
     three.node.pump()
-    ((status, flags, _, payload),) = answer
-    assert (status, flags) == (Status.KEY_NOT_FOUND, FrameFlag.STALE)
-    applied, age_ms = int.from_bytes(payload[:8], "little"), int.from_bytes(payload[8:12], "little")
-    assert (applied, age_ms) == (0, 50)
+    assert age_ms(three) == 0
+
+
+def test_after_a_pause_a_stale_read_is_told_of_it_before_and_after_the_node_has_run(three: Bench) -> None:
+    three.follow()
+    three.clock_ns += 3_600_000_000_000         # hardly a tick has passed: a suspended machine
+    assert age_ms(three) == 3_600_000
+    three.follow()                              # it was sent before, and has waited in the socket
+    three.ticks(1)
+    assert age_ms(three) == 3_600_000
+    three.follow()
+    three.node.pump()
+    assert age_ms(three) == 0
+
+
+def test_a_leader_that_slept_is_as_old_as_what_it_last_heard_of_a_majority() -> None:
+    bench = Bench(("node-1", "node-2", "node-3"), lease_ns=80_000_000)
+    bench.lead()
+    bench.ticks(5)
+    context = max(message.context for message in heartbeats(bench))
+    bench.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=context))
+    bench.clock_ns += 70_000_000
+    bench.node.pump()
+    assert age_ms(bench) == 0, "nobody else can lead"
+    bench.clock_ns += 3_600_000_000_000
+    assert age_ms(bench) == 3_600_000
+    bench.node.pump()
+    assert age_ms(bench) == 3_600_070
 
 
 def test_no_checkpoint_of_what_the_own_log_may_lose(three: Bench) -> None:
