@@ -203,7 +203,7 @@ def test_an_unknown_opcode_is_answered_and_the_connection_goes_on(single: Node) 
 
 
 def test_too_large_and_malformed_requests(single: Node) -> None:
-    with fastkv.connect(single.endpoint) as kv:
+    with fastkv.connect(single.endpoint, timeout=60) as kv:
         with pytest.raises(fastkv.TooLarge):
             kv.put("k" * 512, "v")
         with pytest.raises(fastkv.TooLarge):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,9 +36,13 @@ def small_logs(tmp_path: Path) -> Iterator[Cluster]:
 
 def fill(cluster: Cluster, first: int, count: int) -> None:
     """So many keys, far more than the log keeps."""
-    with fastkv.connect(cluster.endpoints) as kv:
-        for number in range(first, first + count):
-            kv.put(f"key-{number:06}", f"{number}{VALUE}")
+
+    async def put_all() -> None:
+        async with fastkv.AsyncClient(cluster.endpoints, timeout=60, max_in_flight=64) as kv:
+            keys = range(first, first + count)
+            await asyncio.gather(*(kv.put(f"key-{number:06}", f"{number}{VALUE}") for number in keys))
+
+    asyncio.run(put_all())
 
 
 def applied(node: Node) -> int:
@@ -73,7 +78,7 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
     with Writers(small_logs.endpoints) as writers:
         away.start()
         eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
-        eventually(lambda: installed(away) == 1, within_s=60, what="a snapshot to be installed")
+        eventually(lambda: installed(away) >= 1, within_s=60, what="a snapshot to be installed")
         writers.until(100)
     assert writers.failures == []
     assert metric(leader, "checkpoint_duration_seconds_count") >= 1     # without one there is nothing to fetch
@@ -86,21 +91,21 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_a_node_that_was_down_for_a_million_writes(cluster: Cluster) -> None:
     """With the default limits, while others write."""
     away, leader = cluster.followers()[0], cluster.leader()
     away.kill()
     done = load.run(
         str(leader.endpoint), Workload({"put": 1}, value_bytes=256), connections=16, depth=64, count=1_050_000,
-        max_seconds=200,
+        max_seconds=1000,
     )  # fmt: skip
     assert done["ok"] >= 1_000_000, done        # a busy machine may cost an election, and what was under way then
     with Writers(cluster.endpoints) as writers:
         away.start()
         eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
         ahead = max(applied(node) for node in cluster if node is not away)
-        eventually(lambda: applied(away) >= ahead, within_s=100, what="everything that it missed")
+        eventually(lambda: applied(away) >= ahead, within_s=300, what="everything that it missed")
         writers.until(100)
     assert writers.failures == []
     assert writers.lost() == []
@@ -118,7 +123,7 @@ def test_a_node_that_lost_everything_is_replaced_under_its_name(small_logs: Clus
     body = b'{"id": "%s", "raft": "%s"}' % (lost.node_id.encode(), lost.endpoint.encode())
     assert leader.request("POST", "/cluster/members", body)[0] == 200
     eventually(lambda: lost.status().get("nodes"), within_s=60, what="the node to answer")
-    eventually(lambda: installed(lost) == 1, within_s=60, what="a snapshot to be installed")
+    eventually(lambda: installed(lost) >= 1, within_s=60, what="a snapshot to be installed")
     until_equal(lost, leader)
 
 

@@ -80,7 +80,7 @@ def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster)
     alter_state(odd)
     odd.start()
     cluster.leader()
-    with fastkv.connect(cluster.endpoints) as kv:
+    with fastkv.connect(cluster.endpoints, timeout=60) as kv:
         deadline = time.monotonic() + 60
         while "state" not in odd.request("GET", "/readyz")[1].get("failed", []):
             assert time.monotonic() < deadline, "no alarm"
@@ -94,5 +94,5 @@ def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster)
     for node in others:
         assert node.get("k1")[1]["value"] == "v"
         assert node.request("GET", "/readyz")[0] == 200
-    with fastkv.connect(odd.endpoint) as kv:        # it says where the others are, and the client asks them
+    with fastkv.connect(odd.endpoint, timeout=60) as kv:        # it says where the others are, and the client asks them
         assert kv.get("k1").value == b"v"

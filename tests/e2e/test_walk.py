@@ -36,7 +36,7 @@ class Writer(threading.Thread):
         self.failed = 0
 
     def run(self) -> None:
-        with fastkv.connect(self._endpoints) as kv:
+        with fastkv.connect(self._endpoints, timeout=60) as kv:
             for number in itertools.count():
                 if self._finished.is_set():
                     return
@@ -73,7 +73,7 @@ def writer(cluster: Cluster) -> Writer:
 
 def assert_all_there(cluster: Cluster, writer: Writer) -> None:
     for node in cluster:
-        with fastkv.connect(node.endpoint) as kv:
+        with fastkv.connect(node.endpoint, timeout=60) as kv:
             there = {item.key.decode() for item in kv.scan(prefix="writer/", keys_only=True)}
         assert set(writer.acknowledged) <= there, node.node_id
 
