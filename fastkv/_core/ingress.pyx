@@ -7,7 +7,7 @@ takes the batches and everything that arrives from then on opens the next ones. 
 timer, and nothing allocated for an operation.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from fastkv._core.apply cimport APPROACHED, Table
@@ -26,6 +26,8 @@ cdef enum:
     GET_HEADER_BYTES = 4
     STALE_PREFIX_BYTES = 16
     SESSION_LIMIT = 4096
+
+cdef uint32_t AGE_UNKNOWN = 0xFFFFFFFF
 
 
 cdef class ReadBatch:
@@ -115,6 +117,8 @@ cdef class Ingress:
         self.refuse_reads = Status.OK
         self.applied_index = 0
         self.age_ms = 0
+        self.aged_ns = 0
+        self.clock = None
 
     cdef int wake(self) except -1:
         if not self.awake:
@@ -187,13 +191,21 @@ cdef class Ingress:
         batch.waiters.add(sink, request_id, Opcode.GET)
         return self.wake()
 
+    cdef int64_t age_now(self) except -1:
+        """How old the state is, in milliseconds. After a pause of the process it answers before the node runs again."""
+        cdef int64_t passed_ns
+        if self.age_ms == AGE_UNKNOWN or self.clock is None:
+            return self.age_ms
+        passed_ns = max(0, <int64_t>self.clock() - self.aged_ns)
+        return min(<int64_t>self.age_ms + passed_ns // 1_000_000, <int64_t>AGE_UNKNOWN - 1)
+
     cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1:
         cdef uint8_t[STALE_PREFIX_BYTES] prefix
         cdef const uint8_t* record = NULL
         cdef Py_ssize_t record_bytes = 0
         cdef uint16_t status = Status.OK
         store_u64(prefix, self.applied_index)
-        store_u32(prefix + 8, self.age_ms)
+        store_u32(prefix + 8, <uint32_t>self.age_now())
         store_u32(prefix + 12, 0)
         if not self.table.lookup(key, key_bytes, &record, &record_bytes):
             status = Status.KEY_NOT_FOUND

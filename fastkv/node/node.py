@@ -23,6 +23,7 @@ from fastkv._core.replies import Outbox
 from fastkv.kv.state import StateMachine
 from fastkv.kv.store import ImageInfo, Store, StoreFull
 from fastkv.node.admin import Admin, DeliverAdmin, Request
+from fastkv.node.age import UNKNOWN_AGE_MS, Age
 from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
 from fastkv.node.installation import Installation
@@ -31,13 +32,10 @@ from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
 from fastkv.node.write_path import WritePath
-from fastkv.raft import LEADER, Membership, Message, Raft, Ready
+from fastkv.raft import Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, COUNTED, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
-
-UNKNOWN_AGE_MS = 0xFFFF_FFFF
-"""The age of the state of a node that has not heard from a leader since it began."""
 
 
 @dataclass(slots=True)
@@ -55,9 +53,10 @@ class Node:
     """One member of the cluster.
 
     `wake` is called when a pump is wanted; whoever runs the node calls `pump` once soon after. All times are ticks,
-    counted by `tick`, but for leases, which need `clock`: monotonic nanoseconds that also count while the process is
-    paused. `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
-    `on_disowned` that it is none of the founders, whatever its configuration says, and has to remember that.
+    counted by `tick`, but for leases and ages, which need `clock`: monotonic nanoseconds that also count while the
+    process is paused or the machine suspended. `on_members` is told who is to be reached, and where; `on_removed` that
+    this node is a member no more; `on_disowned` that it is none of the founders, whatever its configuration says, and
+    has to remember that.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Node:
         self.ingress = Ingress(
             machine.table, wake, value_limit_bytes=value_limit_bytes, open_limit_bytes=open_limit_bytes
         )
-        self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
+        self.ingress.clock, self.ingress.applied_index, self.ingress.age_ms = clock, raft.applied_index, UNKNOWN_AGE_MS
         self.now = 0
         self.leader_changes = self.snapshots_installed = 0
         self._clock, self._on_removed = clock, on_removed
@@ -109,7 +108,7 @@ class Node:
         )
         self._held: deque[_Held] = deque()
         self._last_ticket = log.durable_ticket
-        self._leader_heard: int | None = None
+        self._age = Age(raft)
 
     # -- what happens to a node --------------------------------------------------------------------------------------
 
@@ -251,7 +250,7 @@ class Node:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
-        self.ingress.age_ms = self._age_ms()
+        self.ingress.age_ms, self.ingress.aged_ns = self._age.ms(), raft.now_ns
         self._admin.progressed()
         self._tell()
         if self.outbox.flush():
@@ -302,7 +301,7 @@ class Node:
 
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
-            self._leader_heard = self.now
+            self._age.heard()
         if not self._installation.restarting:
             self.raft.step(message)
 
@@ -428,14 +427,6 @@ class Node:
     def peer_status(self, node_id: str) -> PeerStatus | None:
         """What a peer last said of itself, or None when it has not been heard from lately."""
         return self._gossip.status_of(node_id, self.now)
-
-    def _age_ms(self) -> int:
-        """How old the local state may be: the time since this node last heard from a leader; 0 on the leader."""
-        if self.raft.role == LEADER:
-            return 0
-        if self._leader_heard is None:
-            return UNKNOWN_AGE_MS
-        return min(int((self.now - self._leader_heard) * self.settings.tick_ms), UNKNOWN_AGE_MS - 1)
 
     def _tell(self) -> None:
         raft = self.raft

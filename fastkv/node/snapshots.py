@@ -177,9 +177,14 @@ class ImageFetch:
         if not self.active or self._finishing:
             return
         self._silent_ticks += 1
-        # Before the first chunk, an image may have to be made: that takes a while.
-        if self._silent_ticks >= (self._timeout_ticks if self._info else MAKING_TIMEOUTS * self._timeout_ticks):
-            if self._info is None or self._asked_again:
+        if self._info is None:
+            # An image may have to be made first, which takes a while; but the question may have been lost as well.
+            if self._silent_ticks >= MAKING_TIMEOUTS * self._timeout_ticks:
+                self._next_source()
+            elif self._silent_ticks % self._timeout_ticks == 0:
+                self._ask_first()
+        elif self._silent_ticks >= self._timeout_ticks:
+            if self._asked_again:
                 self._next_source()
             else:
                 self._asked_again = True        # a frame was lost; another member's image would be another one
@@ -205,16 +210,18 @@ class ImageFetch:
     def _ask_anew(self) -> None:
         """Which snapshot is there? With the answer comes its first chunk."""
         self._silent_ticks = 0
-        info = self._info
-        if info is None:
-            ask = SnapshotAsk(self._min_index, 0, 0, 0, self._chunk_bytes)
-            if not self._send(self._sources[0], encode_snapshot_ask(ask)):
-                self._silent_ticks = MAKING_TIMEOUTS * self._timeout_ticks      # ask the next one on the next tick
+        if self._info is None:
+            self._ask_first()
         else:
             assert self._incoming is not None
             self._asked_to = self._incoming.offset
             self._early.clear()
             self._ask_on()
+
+    def _ask_first(self) -> None:
+        ask = SnapshotAsk(self._min_index, 0, 0, 0, self._chunk_bytes)
+        if not self._send(self._sources[0], encode_snapshot_ask(ask)):
+            self._silent_ticks = MAKING_TIMEOUTS * self._timeout_ticks      # ask the next one on the next tick
 
     def _ask_on(self) -> None:
         """Keep the window full."""

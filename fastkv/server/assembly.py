@@ -34,6 +34,14 @@ def tick_s(config: NodeConfig) -> float:
     return config.raft.heartbeat_timeout_ms / 1000 / TICKS_A_HEARTBEAT
 
 
+def boot_time_ns() -> int:
+    """What leases are measured on: nanoseconds since the machine was started, those in which it was suspended too.
+
+    `time.monotonic` stands still in a suspended machine, and a leader that wakes up would believe a lease that ran out.
+    """
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class Assembly:
     """One node's parts. `poster(callback, *arguments)` brings a call onto the loop from another thread."""
 
@@ -167,7 +175,7 @@ class Assembly:
             self.log,
             transport,
             wake,
-            clock=time.monotonic_ns,
+            clock=boot_time_ns,
             on_members=on_members,
             on_removed=on_removed,
             on_disowned=self._directory.note_joins,

@@ -75,7 +75,7 @@ class Events:
         return disk == DISK
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.queue.get(), 5)
+        return await asyncio.wait_for(self.queue.get(), 60)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -54,7 +54,7 @@ class Opened:
         return outcome
 
     def run_one(self) -> None:
-        callback, arguments = self.posted.get(timeout=20)
+        callback, arguments = self.posted.get(timeout=60)
         callback(*arguments)
 
     def checkpoint(self, changes: Items, meta: StoreMeta) -> BaseException | None:

@@ -157,7 +157,7 @@ def test_a_view_is_pinned_over_checkpoints(opened: Opened) -> None:
 def test_reading_shows_the_last_checkpoint_until_the_next_is_announced(opened: Opened) -> None:
     opened.write({b"a": b"1"}, 1)
     outcome = opened.start({b"a": b"2"}, StoreMeta(2))
-    callback, arguments = opened.posted.get(timeout=20)  # it is durable; the loop has not been told
+    callback, arguments = opened.posted.get(timeout=60)  # it is durable; the loop has not been told
     assert (opened.store.get(b"a"), opened.store.meta.applied_index, outcome) == (b"1", 1, [])
     callback(*arguments)
     assert (opened.store.get(b"a"), opened.store.meta.applied_index, outcome) == (b"2", 2, [None])

@@ -230,7 +230,7 @@ def test_smallest_client_speaks_the_protocol() -> None:
         assert client.get(b"colour") is None
         client.stream.close()
         client.socket.close()
-        server.join(timeout=5)
+        server.join(timeout=60)
     assert not server.is_alive()
     (_, hello), *requests = heard
     assert decode_hello(hello).role == CLIENT_ROLE
