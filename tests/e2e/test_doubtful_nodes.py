@@ -139,3 +139,19 @@ def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster)
         assert node.request("GET", "/readyz")[0] == 200
     with fastkv.connect(odd.endpoint) as kv:        # it says where the others are, and the client asks them
         assert kv.get("k1").value == b"v"
+
+
+def test_nodes_at_one_index_say_one_hash_of_their_state(cluster: Cluster) -> None:
+    def said(node: Node) -> tuple[int, str]:
+        answer = node.request("GET", "/health")[1]
+        return answer["applied_index"], answer["state_hash"]
+
+    before = said(cluster.leader())
+    for number in range(5):
+        assert cluster.leader().put(f"k{number}", "v")[0] == 201
+    after = said(cluster.leader())
+    assert after[0] > before[0]
+    assert after[1] != before[1]
+    assert len(after[1]) == 16
+    for node in cluster:
+        eventually(lambda node=node: said(node) == said(cluster.leader()), within_s=30, what="equal hashes")
