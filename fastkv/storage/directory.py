@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from fastkv.errors import DirectoryInUse, StorageError, WrongDirectory
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.wal_seal import sync_directory
 
 FORMAT = 1
 """Of the directory as a whole; its parts have versions of their own."""

@@ -45,6 +45,7 @@ from fastkv.storage.wal_format import (
 from fastkv.storage.wal_index import LogIndex
 from fastkv.storage.wal_read import read_extent, take_within
 from fastkv.storage.wal_recovery import Scan, advice, repair, scan
+from fastkv.storage.wal_seal import write_seal
 from fastkv.storage.wal_segments import SegmentFile, SegmentPreparer, create_first_segment, remove_leftovers
 
 FIRST_SEGMENT = 1
@@ -149,7 +150,7 @@ class Wal:
             previous_chain=0,
             salt=salt,
         )
-        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt) + header + payload
+        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt, self._segment_bytes) + header + payload
 
     def _recovered(self, found: Scan) -> Recovered:
         index = self._index
@@ -228,7 +229,7 @@ class Wal:
         segment_id = self._current.segment_id + 1
         file = self._preparer.take(segment_id, SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes)
         self._preparer.prepare(segment_id + 1)
-        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt)
+        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt, file.capacity)
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
         self._current, self._offset = file, SEGMENT_HEADER_BYTES
@@ -434,3 +435,4 @@ class Wal:
         self._segments.clear()
         if self._writer.error is not None:
             raise self._writer.error
+        write_seal(self._directory, log_position(self._current.segment_id, self._offset), self._salt)
