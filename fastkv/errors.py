@@ -52,6 +52,12 @@ class DamagedLog(StorageError):
     code = "DAMAGED_LOG"
 
 
+class DamagedStore(StorageError):
+    """The state machine's store is damaged: it is not what was written."""
+
+    code = "DAMAGED_STORE"
+
+
 class RequestError(FastKVError):
     """The request itself is at fault; the same request will fail again."""
 

@@ -49,7 +49,7 @@ class Assembly:
         self._directory = directory
         self._tick_s = tick_s(config)
         storage, limits = config.storage, config.limits
-        pending = pending_install(directory.store_path)
+        pending = pending_install(directory.store_path, storage.verify_bytes)
         if pending is not None:
             # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
             log.info("completing the installation of a snapshot that ends with entry %d", pending[0])
@@ -61,6 +61,7 @@ class Assembly:
             map_bytes=storage.lmdb_map_bytes,
             poster=poster,
             snapshots=limits.snapshots,
+            verify_bytes=storage.verify_bytes,
             on_checkpoint=on_checkpoint,
         )
         self.machine = StateMachine(
