@@ -85,6 +85,7 @@ class Assembly:
             keep_above=keep_above,
             recycle_bytes=self._config.storage.checkpoint_wal_bytes,
             restart_at=restart_at,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     def _ticks(self, milliseconds: float) -> int:
@@ -117,6 +118,7 @@ class Assembly:
             membership=Membership.decode(self.machine.membership) or self._first_members(),
             applied=self.machine.applied_index,
             configurations=recovered.configurations,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     @property

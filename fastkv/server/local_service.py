@@ -64,10 +64,10 @@ class LocalService:
             deliver(status, 0, 0, text_for(status))
 
         ingress = self._node.ingress
-        if request.cursor or request.consistency == Consistency.STALE_READ:
-            serve()     # a cursor's snapshot was confirmed when it was opened
-        elif ingress.refuse_reads:
+        if ingress.refuse_reads:
             fail(ingress.refuse_reads)
+        elif request.cursor or request.consistency == Consistency.STALE_READ:
+            serve()     # a cursor's snapshot was confirmed when it was opened
         else:
             ingress.add_read_task(serve, fail)
 

@@ -29,6 +29,10 @@ from fastkv.storage.wal_seal import sync_directory
 FORMAT = 1
 """Of the directory as a whole; its parts have versions of their own."""
 MAX_IDENTITY_BYTES = 64 * 1024
+AWAITS_FILE = "awaits_snapshot"
+"""In the directory of a store: it takes the place of a damaged one, and goes with the log only once a snapshot is here.
+
+It goes with this directory, when the snapshot's takes its place."""
 
 
 class DataDirectory:
@@ -62,6 +66,11 @@ class DataDirectory:
             directory.close()
             raise
         return directory
+
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Whether a repair has set the store aside, and none has taken its place yet."""
+        return (self.store_path / AWAITS_FILE).exists()
 
     def close(self) -> None:
         """Let others have it. Idempotent."""
