@@ -46,6 +46,12 @@ class DirectoryInUse(StorageError):
     code = "DIRECTORY_IN_USE"
 
 
+class NoDataDirectory(StorageError):
+    """The directory is no node's data directory."""
+
+    code = "NO_DATA_DIRECTORY"
+
+
 class DamagedLog(StorageError):
     """The write-ahead log is damaged in a place that had been durable."""
 

@@ -2,6 +2,7 @@
 
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
+* `check`: check and repair the data directory of a stopped node
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import click
 
 from fastkv.cli.bench import bench
+from fastkv.cli.check import check, repair
 from fastkv.cli.cluster import cluster
 from fastkv.cli.kv import delete, get, put, scan
 from fastkv.cli.member import leader, member
@@ -34,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, cluster, member, leader, get, put, delete, scan, bench, version):
+for command in (serve, cluster, member, leader, check, repair, get, put, delete, scan, bench, version):
     cli.add_command(command)
 
 

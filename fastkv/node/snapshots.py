@@ -36,7 +36,7 @@ MAKING_TIMEOUTS = 10
 
 
 class ImageServer:
-    """Serves this node's images to whoever asks. `on_damaged` is told where the store itself is found not to be whole."""
+    """Serves this node's images to whoever asks. `on_damaged` is told where the store itself is not whole."""
 
     def __init__(
         self, store: Store, send: Send, settings: NodeSettings, on_damaged: Callable[[str], None] = lambda why: None

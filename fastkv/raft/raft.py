@@ -81,7 +81,7 @@ class Raft:
     ) -> None:
         require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
         restores = awaits_snapshot and applied < log.base_index
-        require(restores or applied >= log.base_index, f"the log begins behind {log.base_index}, the state at {applied}")
+        require(restores or applied >= log.base_index, f"the log begins behind {log.base_index}, the state {applied}")
         if log.base_term > hard_state.term:
             # A snapshot came from a later term than this node had heard of, and a crash before that was written.
             hard_state = HardState(log.base_term, NOBODY, hard_state.commit)

@@ -120,8 +120,8 @@ def advice(path: Path, damages: list[Damage]) -> str:
     shown = "; ".join(f"at byte {damage.offset} {damage.what}" for damage in damages[:SHOWN_DAMAGES])
     more = f"; and {len(damages) - SHOWN_DAMAGES} more" if len(damages) > SHOWN_DAMAGES else ""
     return (
-        f"{path} is damaged: {shown}{more}. Nothing was changed. `fastkv check` with the node's data directory says all "
-        "that is damaged; to go on, repair from peers: `fastkv repair` sets the store aside, and the node gets it back"
+        f"{path} is damaged: {shown}{more}. Nothing was changed. `fastkv check` with the node's data directory says "
+        "what all is damaged; to go on, repair from peers: `fastkv repair` sets it aside, and the node gets it back"
     )
 
 
@@ -284,7 +284,7 @@ class _Surveyor:
             digest = (self._digest + sum(part.digest for part in parts)) & NO_PAGE
             if digest != found.state_hash:
                 self._wrong(
-                    f"the content has the hash {digest:016x}, and had {found.state_hash:016x} when it was written: some "
-                    "record is not what it was"
+                    f"the content has the hash {digest:016x}, and had {found.state_hash:016x} when it was written: "
+                    "some record is not what it was"
                 )
             result.content_checked = True
