@@ -12,11 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from fastkv._core.codes import ENTRY_HEADER_BYTES
 from fastkv.errors import StorageError
 from fastkv.log_types import HardState
 from fastkv.storage.wal_format import (
     ENTRIES,
     MIN_SEGMENT_BYTES,
+    RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
     is_zero,
@@ -27,6 +29,7 @@ from fastkv.storage.wal_format import (
 )
 from fastkv.storage.wal_recovery import Scan, records_behind, scan, segment_path
 from fastkv.storage.wal_seal import read_seal
+from fastkv.storage.wal_tail import holds_configuration
 
 HEXADECIMAL = 16
 
@@ -67,7 +70,7 @@ class LogSurvey:
     last_index: int = 0
     hard_state: HardState = field(default_factory=HardState)
     membership: bytes = b""
-    """The newest that the log holds; empty where it holds none."""
+    """The newest that the log holds; empty where it holds none. Of a damaged log, the last one that can be read."""
     damages: list[Spot] = field(default_factory=list)
     torn: Spot | None = None
     """Where a write was torn: nobody was told that it had succeeded, and a start cuts it off."""
@@ -186,6 +189,9 @@ class _Surveyor:
                 segment.last_index = max(segment.last_index, record.last_index)
                 segment.first_term = segment.first_term or record.term
                 segment.last_term = record.term
+                payload = bytes(view[offset + RECORD_HEADER_BYTES :][: record.length])
+                if holds_configuration(record.entry_count, payload):
+                    self.result.membership = payload[ENTRY_HEADER_BYTES:]
             offset += record_bytes(record.length)
         segment.end = offset
         if not segment.records or not is_zero(view[offset:]):
@@ -239,5 +245,4 @@ class _Surveyor:
         result = self.result
         result.base_index, result.last_index = found.index.base_index, found.index.last_index
         result.hard_state = found.hard_state
-        if found.configurations:
-            result.membership = found.configurations[-1][1]
+        result.membership = found.configurations[-1][1] if found.configurations else b""

@@ -86,8 +86,12 @@ def start(path: Path) -> State:
             closed(parts)
 
 
-def make(path: Path, *, entries: int, seed: int) -> State:
-    """A directory whose log has several segments, whose store is behind its log, and that was closed cleanly."""
+def make(path: Path, *, entries: int, seed: int) -> tuple[State, dict[bytes, bytes]]:
+    """A directory whose log has several segments, whose store is behind its log, and that was closed cleanly.
+
+    What a start makes of it, and every key with its value.
+    """
+    acknowledged: dict[bytes, bytes] = {}
     rng = random.Random(seed)
     config = config_for(path)
     posted = Posted()
@@ -99,6 +103,7 @@ def make(path: Path, *, entries: int, seed: int) -> State:
             term += rng.random() < 0.02
             builder = BatchBuilder()
             key, value = b"key %04d" % rng.randrange(entries), rng.randbytes(rng.choice([10, 100, 900, 6000]))
+            acknowledged[key] = value
             builder.append(Kind.ENTRY_PUT, encode_command(Kind.ENTRY_PUT, key, value))
             segment = Segment(index, term, builder.take())
             assert log.wait(log.append(HardState(term, NODE, index - 1), [segment]), 60)
@@ -107,7 +112,7 @@ def make(path: Path, *, entries: int, seed: int) -> State:
                 machine.start_checkpoint()
                 posted.run_one()
         closed(parts)
-    return start(path)
+    return start(path), acknowledged
 
 
 # -- what happens to it ------------------------------------------------------------------------------------------------

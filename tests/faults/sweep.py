@@ -56,7 +56,7 @@ def sweep(first: int, count: int) -> Counter[tuple[str, str]]:
     outcomes: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        acknowledged = make(scratch / "pristine", entries=240, seed=first)
+        acknowledged, _ = make(scratch / "pristine", entries=240, seed=first)
         for seed in range(first, first + count):
             print(f"seed {seed}", file=sys.stderr, flush=True)      # after a signal, the last one that was begun
             mutation, outcome = one(scratch / "pristine", acknowledged, scratch, seed)

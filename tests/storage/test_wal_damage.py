@@ -108,11 +108,11 @@ def test_a_log_that_was_closed_and_has_lost_its_end(tmp_path: Path) -> None:
     data = segment(path, 1).read_bytes()
     for start, _, _ in records(segment(path, 1))[1:]:
         segment(path, 1).write_bytes(data[:start] + bytes(len(data) - start))
-        with pytest.raises(DamagedLog, match=f"damaged at byte {start}: the log went on to byte .* when it was closed"):
+        with pytest.raises(DamagedLog, match=rf"damaged at byte {start}: the log went on to byte .* when it was closed"):
             found(path)
     for file in path.glob("*.wal"):
         file.unlink()
-    with pytest.raises(DamagedLog, match="the segments of the log in .* are gone"), opened(path):
+    with pytest.raises(DamagedLog, match=r"the segments of the log in .* are gone"), opened(path):
         pass
 
 
