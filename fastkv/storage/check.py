@@ -21,12 +21,11 @@ from typing import NamedTuple
 from fastkv.errors import DirectoryInUse, NoDataDirectory, StorageError
 from fastkv.storage.directory import AWAITS_FILE, IDENTITY_FILE, LOCK_NAME, read_identity
 from fastkv.storage.lmdb_format import DATA_FILE, identity_of
-from fastkv.storage.lmdb_pages import Survey, survey
+from fastkv.storage.lmdb_pages import EVERYTHING, Survey, survey
 from fastkv.storage.wal_check import LogSurvey, survey_log
 from fastkv.storage.wal_format import log_identity
 
 IDENTITY, LOG, STORE, COPY = "identity", "log", "store", "copy"
-EVERYTHING = 1 << 62
 
 
 class Damage(NamedTuple):

@@ -33,14 +33,12 @@ from xxhash import xxh3_64
 from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
-from fastkv.storage.lmdb_pages import verify
+from fastkv.storage.lmdb_pages import EVERYTHING, verify
 from fastkv.storage.wal_seal import sync_directory
 
 KIND = "lmdb-0.9"
 INFO_FILE = "info.json"
 LOCK_FILE = "lock.mdb"
-EVERYTHING = 1 << 62
-"""More bytes than any file has."""
 READ_BYTES = 1 << 20
 WRITEBACK_BYTES = 8 << 20
 """A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""

@@ -41,6 +41,9 @@ NAMES = (b"data", b"sessions", b"meta")
 SHOWN_DAMAGES = 3
 """How many of them an error names."""
 
+EVERYTHING = 1 << 62
+"""More bytes than any file has."""
+
 _PAGE = struct.Struct("<QHHHH")
 _META = struct.Struct("<IIQQ48s48sQQ")
 _TREE = struct.Struct("<IHHQQQQQ")
