@@ -16,6 +16,8 @@ import lmdb
 import pytest
 
 import fastkv
+from fastkv._core.codes import RECORD_HEADER_BYTES
+from fastkv._core.state_hash import hash_of
 from fastkv.storage.lmdb_format import META_KEY, NAMED_DATABASES, decode_meta, encode_meta
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
@@ -105,15 +107,19 @@ def test_a_leader_whose_disk_is_silent_leads_no_more(cluster: Cluster, tmp_path:
 
 
 def alter_state(node: Node) -> None:
-    """Change what the node's store says of its state, as a bad memory or a bug in one node might."""
+    """Another key in the node's store, all else to match, as a bad memory or a bug in one node might leave it."""
     path = node.data_path / "store"
     with lmdb.open(str(path), max_dbs=NAMED_DATABASES) as environment:
-        meta_db = environment.open_db(b"meta", create=False)
+        meta_db, data = (environment.open_db(name, create=False) for name in (b"meta", b"data"))
         with environment.begin(db=meta_db, write=True) as transaction:
             stored = transaction.get(META_KEY)
             assert stored is not None
             meta = decode_meta(stored, path)
-            transaction.put(META_KEY, encode_meta(replace(meta, state_hash=meta.state_hash ^ 1)))
+            odd = (b"odd", bytes(RECORD_HEADER_BYTES) + b"value")
+            state_hash = (meta.state_hash + hash_of([odd])) % (1 << 64)
+            transaction.put(*odd, db=data)
+            changed = replace(meta, state_hash=state_hash, key_count=meta.key_count + 1)
+            transaction.put(META_KEY, encode_meta(changed))
 
 
 def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster) -> None:
@@ -132,6 +138,9 @@ def test_a_node_whose_state_differs_serves_nothing_and_says_so(cluster: Cluster)
     status, answer = odd.get("k1")
     assert (status, answer["code"]) == (503, "CORRUPT_STATE"), answer
     assert odd.put("k1", "x")[1]["code"] == "CORRUPT_STATE"
+    for path in ("/kv/k1?consistency=stale", "/kv?consistency=stale", "/kv"):
+        status, answer = odd.request("GET", path)
+        assert (status, answer["code"]) == (503, "CORRUPT_STATE"), path
     assert any("differs" in problem for problem in odd.request("GET", "/health")[1]["problems"])
     assert "serving nothing from now on: this node's state at entry" in odd.log_text()
     for node in others:
