@@ -98,18 +98,20 @@ cdef class PageWalk:
     cdef Key last
     cdef uint64_t branches, leaves, overflows, entries, digest
 
-    def __cinit__(self, int fd, size_t page_bytes, uint64_t pages):
+    def __cinit__(self):
+        self.used = self.value = NULL
+        self.value_room = 0
+        self.pages = self.damage_count = self.used_count = 0
+        memset(self.levels, 0, sizeof(self.levels))
+
+    def __init__(self, int fd, size_t page_bytes, uint64_t pages):
+        assert self.used == NULL
         self.fd = fd
         self.page_bytes = page_bytes
-        self.pages = pages
-        self.value = NULL
-        self.value_room = 0
-        self.damage_count = 0
-        self.used_count = 0
-        memset(self.levels, 0, sizeof(self.levels))
         self.used = <uint8_t*>calloc(pages // 8 + 1, 1)
         if self.used == NULL:
             raise MemoryError(f"no memory for a note of {pages} pages")
+        self.pages = pages
 
     def __dealloc__(self):
         cdef int level

@@ -49,7 +49,7 @@ def test_one_user_at_a_time(tmp_path: Path) -> None:
 def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, sys
-from fastkv.storage.directory import DataDirectory, read_identity
+from fastkv.storage.directory import DataDirectory
 DataDirectory.open(pathlib.Path({str(tmp_path)!r}), cluster="c", node_id="node-1")
 print("taken", flush=True)
 sys.stdin.read()
