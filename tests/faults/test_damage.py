@@ -164,6 +164,7 @@ def started(stopped: Stopped, tmp_path: Path, damage: Damage, seed: int) -> tupl
     shutil.copytree(stopped.data, tmp_path / node.node_id)
     damage(tmp_path / node.node_id, random.Random(seed))
     before = len(node.log_text())
+    node.http_port, node.raft_port = free_ports(2)
     node.start(environment={"KV_DATA_DIR": str(tmp_path)})
     eventually(lambda: not node.running or node.status().get("is_leader"), within_s=LIMIT_S, what="a start or an end")
     return node, node.log_text()[before:]
