@@ -2,6 +2,7 @@
 
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
+* `check`: check and repair the data directory of a stopped node
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
 * `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
@@ -22,6 +23,8 @@ COMMANDS = {
     "cluster": "fastkv.cli.cluster:cluster",
     "member": "fastkv.cli.member:member",
     "leader": "fastkv.cli.member:leader",
+    "check": "fastkv.cli.check:check",
+    "repair": "fastkv.cli.check:repair",
     "get": "fastkv.cli.kv:get",
     "put": "fastkv.cli.kv:put",
     "del": "fastkv.cli.kv:delete",

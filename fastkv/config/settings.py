@@ -214,6 +214,11 @@ class StorageSettings:
         64 * GIB, "bytes", 16 * MIB, 16_384 * GIB,
         "The most that LMDB's file may grow to: address space, neither memory nor disk.",
     )
+    verify_bytes: int = _whole(
+        256 * MIB, "bytes", 0, 16_384 * GIB,
+        "Content of the store that a start reads and holds against its hash before it is believed. Of a longer store, "
+        "only the pages of the trees are looked at; `fastkv check` reads all.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,7 @@ class Node:
         value_limit_bytes: int,
         open_limit_bytes: int,
     ) -> None:
-        self.settings = settings
-        self.raft = raft
+        self.settings, self.raft = settings, raft
         self.machine = machine
         self.log = log
         self.transport = transport
@@ -86,10 +85,8 @@ class Node:
             machine.table, wake, value_limit_bytes=value_limit_bytes, open_limit_bytes=open_limit_bytes
         )
         self.ingress.clock, self.ingress.applied_index, self.ingress.age_ms = clock, raft.applied_index, UNKNOWN_AGE_MS
-        self.now = 0
-        self.leader_changes = self.snapshots_installed = 0
-        self._clock, self._on_removed = clock, on_removed
-        self._wake = wake
+        self.now = self.leader_changes = self.snapshots_installed = 0
+        self._clock, self._on_removed, self._wake = clock, on_removed, wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
             raft.read, retry_ticks=settings.read_retry_ticks, first_context=raft.rng.getrandbits(62)
@@ -100,7 +97,7 @@ class Node:
             settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned,
             lambda *who: self._gossip.vouches(*who, beyond=raft.commit_index),
         )
-        self._images = ImageServer(store, transport.send, settings)
+        self._images = ImageServer(store, transport.send, settings, self._gossip.audit.accuse)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
         self._fitness = Fitness(raft)
         self._installation = Installation(
@@ -109,6 +106,9 @@ class Node:
         self._held: deque[_Held] = deque()
         self._last_ticket = log.durable_ticket
         self._age = Age(raft)
+        if raft.restoring:
+            self._gossip.audit.accuse("the state was set aside by a repair, and a snapshot is not here yet")
+            self._refuse_where_due()
 
     # -- what happens to a node --------------------------------------------------------------------------------------
 
@@ -425,7 +425,7 @@ class Node:
         return self._writes.failed
 
     def peer_status(self, node_id: str) -> PeerStatus | None:
-        """What a peer last said of itself, or None when it has not been heard from lately."""
+        """What a peer said of itself lately, or None."""
         return self._gossip.status_of(node_id, self.now)
 
     def _tell(self) -> None:

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from fastkv._core.codes import Status
-from fastkv.kv.store import Image, ImageInfo, ImageRefused, Incoming, Store
+from fastkv.errors import DamagedStore
+from fastkv.kv.store import Image, ImageInfo, ImageRefused, Incoming, Store, StoreFull
 from fastkv.node.ports import NodeSettings
 from fastkv.wire.peer import (
     SnapshotAsk,
@@ -35,9 +36,12 @@ MAKING_TIMEOUTS = 10
 
 
 class ImageServer:
-    """Serves this node's images to whoever asks."""
+    """Serves this node's images to whoever asks. `on_damaged` is told where the store itself is not whole."""
 
-    def __init__(self, store: Store, send: Send, settings: NodeSettings) -> None:
+    def __init__(
+        self, store: Store, send: Send, settings: NodeSettings, on_damaged: Callable[[str], None] = lambda why: None
+    ) -> None:
+        self._on_damaged = on_damaged
         self._store = store
         self._send = send
         self._chunk_bytes = settings.snapshot_chunk_bytes
@@ -70,6 +74,8 @@ class ImageServer:
 
     def _made(self, image: Image | None, error: BaseException | None) -> None:
         self._making = False
+        if isinstance(error, DamagedStore):
+            self._on_damaged(str(error))
         waiting, self._waiting = self._waiting, {}
         if image is not None:
             self.close()
@@ -78,7 +84,8 @@ class ImageServer:
             if image is not None and self._is_asked_for(image.info, ask):
                 self._serve(node_id, image, ask)
             else:
-                self._send(node_id, encode_no_snapshot(Status.NO_SPACE if error else Status.KEY_NOT_FOUND))
+                full = isinstance(error, StoreFull)
+                self._send(node_id, encode_no_snapshot(Status.NO_SPACE if full else Status.KEY_NOT_FOUND))
 
     def _serve(self, node_id: str, image: Image, ask: SnapshotAsk) -> None:
         info = image.info

@@ -57,7 +57,7 @@ class Assembly:
         self._directory = directory
         self._tick_s = tick_s(config)
         storage, limits = config.storage, config.limits
-        pending = pending_install(directory.store_path)
+        pending = pending_install(directory.store_path, storage.verify_bytes)
         if pending is not None:
             # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
             log.info("completing the installation of a snapshot that ends with entry %d", pending[0])
@@ -69,6 +69,7 @@ class Assembly:
             map_bytes=storage.lmdb_map_bytes,
             poster=poster,
             snapshots=limits.snapshots,
+            verify_bytes=storage.verify_bytes,
             on_checkpoint=on_checkpoint,
         )
         self.machine = StateMachine(
@@ -92,6 +93,7 @@ class Assembly:
             keep_above=keep_above,
             recycle_bytes=self._config.storage.checkpoint_wal_bytes,
             restart_at=restart_at,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     def _ticks(self, milliseconds: float) -> int:
@@ -124,6 +126,7 @@ class Assembly:
             membership=Membership.decode(self.machine.membership) or self._first_members(),
             applied=self.machine.applied_index,
             configurations=recovered.configurations,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     @property

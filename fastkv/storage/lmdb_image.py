@@ -33,7 +33,8 @@ from xxhash import xxh3_64
 from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.lmdb_pages import EVERYTHING, verify
+from fastkv.storage.wal_seal import sync_directory
 
 KIND = "lmdb-0.9"
 INFO_FILE = "info.json"
@@ -65,7 +66,13 @@ class LmdbImage:
 
 
 def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, ImageInfo]:
-    """Copy the newest checkpoint into a file of `directory`; to be called on a thread. OSError, lmdb.Error."""
+    """Copy the newest checkpoint into a file of `directory`; to be called on a thread. OSError, lmdb.Error.
+
+    DamagedStore where the store or its copy is not whole, down to the last byte: LMDB would follow a damaged page
+    wherever it leads, and nobody is to be given what was never written.
+    """
+    with environment.begin() as transaction:        # its pages stay what they are while it is open
+        verify(Path(environment.path()) / DATA_FILE, content_limit_bytes=EVERYTHING, transaction=transaction.id())
     directory.mkdir(exist_ok=True)
     unfinished = directory / "copy.tmp"
     read_end, write_end = os.pipe()
@@ -88,7 +95,7 @@ def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, Im
         copier.join()
     if failed:
         raise failed[0]
-    meta, _ = read_meta(unfinished)
+    meta = verify(unfinished, content_limit_bytes=EVERYTHING).meta or StoreMeta()
     info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
     path = directory / f"{meta.applied_index:016x}-{meta.applied_term:016x}.image"
     unfinished.rename(path)
@@ -201,6 +208,7 @@ class Incoming:
             raise ImageRefused(f"the snapshot has {nbytes} bytes, and {info.nbytes} were announced")
         if checksum.intdigest() != info.checksum:
             raise ImageRefused("the snapshot's checksum is wrong: it was altered on its way, or on a disk")
+        verify(data, content_limit_bytes=EVERYTHING)
         meta, identity = read_meta(data)
         cluster = identity.decode(errors="replace").partition("\0")[0]
         if cluster != self._cluster:
@@ -239,14 +247,16 @@ def _make_ours(directory: Path, identity: bytes) -> None:
             transaction.put(IDENTITY_KEY, identity)
 
 
-def pending_install(store: Path) -> tuple[int, int] | None:
+def pending_install(store: Path, verify_bytes: int = 0) -> tuple[int, int] | None:
     """(index, term) of a snapshot whose installation is to be completed; None where there is none.
 
     One that the log has overtaken is removed: the log may have been cut behind it since, and must not go back to it.
+    Its content is verified up to so many bytes. DamagedStore where it is not whole.
     """
     ready = store.with_name("store.ready")
     if not ready.exists():
         return None
+    verify(ready / DATA_FILE, content_limit_bytes=verify_bytes)
     meta, _ = read_meta(ready / DATA_FILE)
     if (store / DATA_FILE).exists() and read_meta(store / DATA_FILE)[0].applied_index >= meta.applied_index:
         shutil.rmtree(ready)

@@ -37,7 +37,8 @@ from fastkv.storage.lmdb_format import (
     identity_of,
 )
 from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.lmdb_pages import verify
+from fastkv.storage.wal_seal import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class LmdbStore:
 
     `poster(callback, *arguments)` brings a call onto the loop from another thread (`loop.call_soon_threadsafe`).
     `on_checkpoint` is told, on the loop, how many seconds each checkpoint took.
-    WrongDirectory for another node's or cluster's store, StorageError for an unknown format or an unreadable file.
+    The file is looked at before LMDB is let near it: every page of its trees, and all its content where it is no longer
+    than `verify_bytes` (see `lmdb_pages`). DamagedStore where it is not whole, WrongDirectory for another node's or
+    cluster's store, StorageError for an unknown format or an unreadable file.
     """
 
     def __init__(
@@ -101,10 +104,13 @@ class LmdbStore:
         map_bytes: int,
         poster: Callable[..., object],
         snapshots: int = 64,
+        verify_bytes: int = 1 << 40,
         on_checkpoint: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         exchange(path)      # an installation that a crash has interrupted; the log has restarted behind it by now
         path.mkdir(parents=True, exist_ok=True)
+        if (path / DATA_FILE).exists():
+            verify(path / DATA_FILE, content_limit_bytes=verify_bytes)
         self._path = path
         self._cluster = cluster
         self._node_id = node_id

@@ -45,6 +45,7 @@ from fastkv.storage.wal_format import (
 from fastkv.storage.wal_index import LogIndex
 from fastkv.storage.wal_read import read_extent, take_within
 from fastkv.storage.wal_recovery import Scan, advice, repair, scan
+from fastkv.storage.wal_seal import write_seal
 from fastkv.storage.wal_segments import SegmentFile, SegmentPreparer, create_first_segment, remove_leftovers
 
 FIRST_SEGMENT = 1
@@ -70,6 +71,7 @@ class Wal:
         keep_bytes: int = 64 << 20,
         recycle_bytes: int = 256 << 20,
         restart_at: tuple[int, int] | None = None,
+        awaits_snapshot: bool = False,
     ) -> None:
         """Open the log in `directory`, or begin one where there is none, and make what was found durable.
 
@@ -77,7 +79,8 @@ class Wal:
         those above it, the last `keep_bytes` bytes are in `recovered.segments`, and older ones come from `read`.
         `segment_bytes` is the size of new segments; of those that are not needed any more, `recycle_bytes` are kept for
         reuse. With `restart_at`, the index (which `keep_above` is as well) and
-        term where a snapshot ends that a crash kept from being installed, the log restarts there first. DamagedLog
+        term where a snapshot ends that a crash kept from being installed, the log restarts there first. With
+        `awaits_snapshot` it may begin behind what is applied. DamagedLog
         where entries are lost that had been durable, WrongDirectory for another node's log, StorageError for an unknown
         format, OSError where the disk fails or is full.
         """
@@ -88,7 +91,7 @@ class Wal:
         self._segment_bytes = segment_bytes
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(directory)
-        found = self._find(keep_above, keep_bytes, restart_at)
+        found = self._find(keep_above, keep_bytes, restart_at, 0 if awaits_snapshot else None)
         self._hard_state = found.hard_state
         self._index = found.index
         self._salt = found.salt
@@ -116,7 +119,9 @@ class Wal:
             found.tail, found.configurations, found.hard_state = [], [], self._hard_state
         self.recovered = self._recovered(found)
 
-    def _find(self, keep_above: int, keep_bytes: int, restart_at: tuple[int, int] | None) -> Scan:
+    def _find(
+        self, keep_above: int, keep_bytes: int, restart_at: tuple[int, int] | None, lowest: int | None
+    ) -> Scan:
         directory = self._directory
         found = scan(directory, self._identity, keep_above=keep_above, keep_bytes=keep_bytes)
         if found is None:
@@ -126,7 +131,9 @@ class Wal:
             create_first_segment(directory, FIRST_SEGMENT, self._segment_bytes, self._first_records())
             found = scan(directory, self._identity)
             assert found is not None
-        elif restart_at is None and not found.index.base_index <= keep_above <= found.index.last_index:
+        elif restart_at is None and not (
+            (found.index.base_index if lowest is None else lowest) <= keep_above <= found.index.last_index
+        ):
             entries = f"entries {found.index.base_index + 1} to {found.index.last_index}"
             what = f"the log in {directory} has {entries}, and the store beside it has applied those up to {keep_above}"
             raise DamagedLog(advice(what))
@@ -149,7 +156,7 @@ class Wal:
             previous_chain=0,
             salt=salt,
         )
-        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt) + header + payload
+        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt, self._segment_bytes) + header + payload
 
     def _recovered(self, found: Scan) -> Recovered:
         index = self._index
@@ -228,7 +235,7 @@ class Wal:
         segment_id = self._current.segment_id + 1
         file = self._preparer.take(segment_id, SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes)
         self._preparer.prepare(segment_id + 1)
-        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt)
+        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt, file.capacity)
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
         self._current, self._offset = file, SEGMENT_HEADER_BYTES
@@ -434,3 +441,4 @@ class Wal:
         self._segments.clear()
         if self._writer.error is not None:
             raise self._writer.error
+        write_seal(self._directory, log_position(self._current.segment_id, self._offset), self._salt)

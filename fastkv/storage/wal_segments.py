@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from fastkv.storage.wal_recovery import Region, overwrite, segment_path, sync_directory
+from fastkv.storage.wal_recovery import Region, overwrite, segment_path
+from fastkv.storage.wal_seal import sync_directory
 
 FILL_BYTES = 1 << 20
 """Zeros written, and synced, in one go. A sync of a whole segment would hold up the log's own syncs for tens of ms."""

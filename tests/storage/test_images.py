@@ -11,16 +11,19 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Image, ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage import lmdb_image
 from fastkv.storage.lmdb_image import pending_install
 from tests.storage.stores import Opened
 
-META = StoreMeta(700, 3, 90, 80, 0xFEED, b"members")
-
 
 def numbered(count: int, version: int = 0) -> dict[bytes, bytes | None]:
     return {b"key %06d" % number: b"%d of %d" % (version, number) * 9 for number in range(count)}
+
+
+
+META = StoreMeta(700, 3, 90, 400, hash_of(numbered(400).items()), b"members")
 
 
 def image_of(opened: Opened) -> Image:
@@ -158,7 +161,7 @@ def test_bytes_that_are_no_store_are_refused(tmp_path: Path, sent: tuple[ImageIn
         sent[0], nbytes=len(content), checksum=lmdb_image.xxh3_64(content).intdigest()
     )
     with receiver(tmp_path) as opened:
-        assert "is no store" in str(finish(opened, info, content))
+        assert "is damaged: at byte 0 there is no meta page" in str(finish(opened, info, content))
 
 
 def test_it_goes_on_after_a_break_and_after_a_restart(tmp_path: Path, sent: tuple[ImageInfo, bytes]) -> None:

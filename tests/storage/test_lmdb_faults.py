@@ -26,7 +26,7 @@ WRITER = """
 import queue, sys, pathlib
 from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_store import LmdbStore
-from tests.storage.stores import changes_of
+from tests.storage.stores import changes_of, meta_at
 
 posted = queue.SimpleQueue()
 store = LmdbStore(pathlib.Path(sys.argv[1]), cluster="c", node_id="node-1", map_bytes=1 << 26,
@@ -37,7 +37,7 @@ index = store.meta.applied_index
 while True:
     index += 1
     answers = []
-    store.checkpoint(Changes(lambda: changes_of(index).items()), StoreMeta(index, 1, index, 0), answers.append)
+    store.checkpoint(Changes(lambda: changes_of(index).items()), meta_at(index), answers.append)
     call = posted.get()
     call[0](*call[1:])
     assert answers == [None], answers

@@ -163,6 +163,7 @@ class FakeService:
             "term": 3,
             "commit_index": 9,
             "applied_index": 8,
+            "state_hash": "00000000000000a1",
             "keys": len(self.data),
             "log_bytes": 1 << 20,
         }
