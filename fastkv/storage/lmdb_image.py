@@ -15,6 +15,8 @@ rename to `store.ready` is the moment from which the installation will be comple
 | `store.ready`, ahead of `store` | the log restarts behind it, then it takes the place of `store` |
 | `store.ready`, not ahead | nothing: the node caught up by the log while it came; removed |
 | `store.old` | what was replaced: removed |
+
+A directory is removed under the name `store.old`: half removed under its own, it would be taken for what it was.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from xxhash import xxh3_64
 from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
+from fastkv.storage.lmdb_start import make_durable
 from fastkv.storage.wal_recovery import sync_directory
 
 KIND = "lmdb-0.9"
@@ -142,6 +145,7 @@ class Incoming:
         self.info = info
         self._part = store.with_name("store.part")
         self._ready = store.with_name("store.ready")
+        self._old = store.with_name("store.old")
         self._cluster = cluster
         self._node_id = node_id
         self._poster = poster
@@ -214,7 +218,7 @@ class Incoming:
         (self._part / INFO_FILE).unlink()
         (self._part / LOCK_FILE).unlink(missing_ok=True)
         sync_directory(self._part)
-        shutil.rmtree(self._ready, ignore_errors=True)
+        _discard(self._ready, self._old)
         self._part.rename(self._ready)
         sync_directory(self._ready.parent)
 
@@ -243,15 +247,18 @@ def pending_install(store: Path) -> tuple[int, int] | None:
     """(index, term) of a snapshot whose installation is to be completed; None where there is none.
 
     One that the log has overtaken is removed: the log may have been cut behind it since, and must not go back to it.
+    What this says is durable: the log restarts on the strength of it.
     """
-    ready = store.with_name("store.ready")
+    ready, old = store.with_name("store.ready"), store.with_name("store.old")
     if not ready.exists():
         return None
-    meta, _ = read_meta(ready / DATA_FILE)
-    if (store / DATA_FILE).exists() and read_meta(store / DATA_FILE)[0].applied_index >= meta.applied_index:
-        shutil.rmtree(ready)
-        return None
-    return meta.applied_index, meta.applied_term
+    sync_directory(store.parent)        # whoever gave it its name may have been killed before it synced that
+    if (ready / DATA_FILE).exists():
+        meta, _ = read_meta(ready / DATA_FILE)
+        if not make_durable(store) or read_meta(store / DATA_FILE)[0].applied_index < meta.applied_index:
+            return meta.applied_index, meta.applied_term
+    _discard(ready, old)
+    return None
 
 
 def exchange(store: Path) -> None:
@@ -262,5 +269,15 @@ def exchange(store: Path) -> None:
         if store.exists():
             store.rename(old)
         ready.rename(store)
-        sync_directory(store.parent)
+    if store.parent.exists():
+        sync_directory(store.parent)    # also what a killed process has exchanged; only then may the old one go
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _discard(directory: Path, old: Path) -> None:
+    """Remove a directory whole, as far as any later start can see."""
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+        sync_directory(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)

@@ -37,7 +37,7 @@ from fastkv.storage.lmdb_format import (
     identity_of,
 )
 from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.lmdb_start import create, make_durable
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,8 @@ class LmdbStore:
     def _open(self) -> None:
         path = self._path
         try:
+            if not make_durable(path):
+                create(path)
             self._environment = lmdb.open(
                 str(path),
                 map_size=self._wanted_map_bytes,
@@ -146,7 +148,6 @@ class LmdbStore:
             self._sessions_db = self._environment.open_db(b"sessions")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(identity_of(self._cluster, self._node_id))
-            sync_directory(path)        # LMDB syncs its file, not the file's name
         except BaseException as error:
             self._environment.close()
             if isinstance(error, lmdb.Error):

@@ -39,6 +39,19 @@ class Loss(enum.StrEnum):
     """Each sector, and each change of a name, is kept or lost by itself."""
 
 
+class Kind(enum.StrEnum):
+    """What a change of the disk is."""
+
+    WRITE = "write"
+    """Bytes, or a size."""
+    NAME = "name"
+    """Create, rename, remove."""
+    SYNC = "sync"
+    """A file is made durable."""
+    SYNC_NAMES = "sync-names"
+    """A directory is made durable."""
+
+
 class _Write(NamedTuple):
     """Bytes written at an offset, and how long the file is behind it."""
 

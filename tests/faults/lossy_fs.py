@@ -7,8 +7,8 @@ line; see `LossyMount` for what they mean. Whatever is changed goes through here
 ahead and is written through), so a process that is killed loses nothing: its data is where the page cache of a real
 disk would be, in the disk's volatile layer.
 
-A *change* is any call that would change what is seen or what is durable. They are counted, and the n-th can be armed:
-before it takes effect, whoever calls is killed, or the power goes.
+A *change* is any call that would change what is seen or what is durable. They are counted by kind (`Kind`), and the
+n-th of some kinds can be armed: before it takes effect, whoever calls is killed, or the power goes.
 
 One thing is missing that a real file system has: `fstat` of a file that was unlinked while it is open (the kernel does
 not say by which descriptor it asks).
@@ -31,7 +31,7 @@ from typing import Any
 
 import mfusepy
 
-from tests.faults.lossy_disk import ROOT, Directory, File, Loss, LossyDisk
+from tests.faults.lossy_disk import ROOT, Directory, File, Kind, Loss, LossyDisk
 
 CACHE_S = 3600.0
 """Nobody changes the disk behind the kernel's back."""
@@ -50,6 +50,7 @@ class LossyFileSystem(mfusepy.Operations):
         self._off = False
         """Whether the power is gone: every call fails."""
         self._armed: Callable[[], None] | None = None
+        self._armed_kinds: frozenset[str] = frozenset()
         self._changes = 0
         self._at = 0
 
@@ -70,9 +71,9 @@ class LossyFileSystem(mfusepy.Operations):
     def _order_lie(self, lies: bool) -> None:
         self._disk.syncs_lie = lies
 
-    def _order_arm(self, at: int, loss: str, seed: int) -> None:
-        """Before the `at`-th change from now on: the power goes, or, without a `loss`, only the caller."""
-        self._changes, self._at = 0, at
+    def _order_arm(self, at: int, kinds: list[str], loss: str, seed: int) -> None:
+        """Before the `at`-th change of these kinds from now on: the power goes, or, without a `loss`, only the caller."""
+        self._changes, self._at, self._armed_kinds = 0, at, frozenset(kinds)
         self._armed = (lambda: self._order_cut(loss, seed)) if loss else (lambda: None)
 
     def _order_changes(self) -> dict[str, Any]:
@@ -82,12 +83,12 @@ class LossyFileSystem(mfusepy.Operations):
         if self._off:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def _change(self) -> None:
+    def _change(self, kind: Kind) -> None:
         """Something is about to change."""
         self._alive()
         caller = mfusepy.fuse_get_context()[2]
-        if caller == 0:
-            return          # the kernel itself: a mapped page that it writes when it likes to
+        if caller == 0 or kind not in self._armed_kinds:
+            return          # 0 is the kernel itself: a mapped page that it writes when it likes to
         self._changes += 1
         if self._armed is not None and self._changes == self._at:
             armed, self._armed = self._armed, None
@@ -148,14 +149,14 @@ class LossyFileSystem(mfusepy.Operations):
     def mkdir(self, path: str, mode: int) -> int:
         """A new directory."""
         with self._lock:
-            self._change()
+            self._change(Kind.NAME)
             self._disk.mkdir(path, mode)
         return 0
 
     def unlink(self, path: str) -> int:
         """Remove a name."""
         with self._lock:
-            self._change()
+            self._change(Kind.NAME)
             self._disk.remove(path)
         return 0
 
@@ -166,7 +167,7 @@ class LossyFileSystem(mfusepy.Operations):
     def rename(self, old: str, new: str) -> int:
         """Another name."""
         with self._lock:
-            self._change()
+            self._change(Kind.NAME)
             self._disk.rename(old, new)
         return 0
 
@@ -175,7 +176,7 @@ class LossyFileSystem(mfusepy.Operations):
     def create(self, path: str, mode: int) -> int:
         """A new file, open."""
         with self._lock:
-            self._change()
+            self._change(Kind.NAME)
             number = self._disk.create(path, mode)
             self._open[number] += 1
             return number
@@ -204,14 +205,14 @@ class LossyFileSystem(mfusepy.Operations):
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         """Write; with O_DSYNC the kernel asks for a sync by itself."""
         with self._lock:
-            self._change()
+            self._change(Kind.WRITE)
             self._disk.file(fh).write(offset, data)
         return len(data)
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         """Make a file longer or shorter."""
         with self._lock:
-            self._change()
+            self._change(Kind.WRITE)
             self._disk.file(fh or self._disk.find(path)).resize(length)
         return 0
 
@@ -220,21 +221,24 @@ class LossyFileSystem(mfusepy.Operations):
         with self._lock:
             if mode:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            self._change()
+            self._change(Kind.WRITE)
             file = self._disk.file(fh)
             file.resize(max(len(file.data), offset + size))
         return 0
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
         """Make a file durable; its size too, whatever the call was."""
-        with self._lock:
-            self._change()
-            self._disk.sync(fh)
-        return 0
+        return self._sync(Kind.SYNC, fh)
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
         """Make a directory's names durable."""
-        return self.fsync(path, datasync, fh)
+        return self._sync(Kind.SYNC_NAMES, fh)
+
+    def _sync(self, kind: Kind, fh: int) -> int:
+        with self._lock:
+            self._change(kind)
+            self._disk.sync(fh)
+        return 0
 
     # -- what nobody here depends on -----------------------------------------------------------------------------------
 

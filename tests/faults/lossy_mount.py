@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from tests.faults.lossy_disk import Loss
+from tests.faults.lossy_disk import Kind, Loss
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
@@ -92,16 +93,16 @@ class LossyMount:
         """From now on a sync says that it has succeeded, and makes nothing durable."""
         self._order("lie", lies=lies)
 
-    def arm_kill(self, at: int) -> None:
-        """Before the `at`-th change from now on takes effect, whoever calls is killed; the disk goes on."""
-        self._order("arm", at=at, loss="", seed=0)
+    def arm_kill(self, at: int, kinds: Iterable[Kind] = tuple(Kind)) -> None:
+        """Before the `at`-th change of these kinds takes effect, whoever calls is killed; the disk goes on."""
+        self._order("arm", at=at, kinds=list(kinds), loss="", seed=0)
 
-    def arm_cut(self, at: int, loss: Loss, seed: int) -> None:
-        """Before the `at`-th change from now on takes effect, the power goes, and whoever calls is killed with it."""
-        self._order("arm", at=at, loss=loss, seed=seed)
+    def arm_cut(self, at: int, loss: Loss, seed: int, kinds: Iterable[Kind] = tuple(Kind)) -> None:
+        """Before the `at`-th change of these kinds takes effect, the power goes, and whoever calls is killed."""
+        self._order("arm", at=at, kinds=list(kinds), loss=loss, seed=seed)
 
     def changes(self) -> dict[str, Any]:
-        """`changes` since it was armed, whether it has `fired`, whether the power is `off`."""
+        """`changes` of the armed kinds since then, whether it has `fired`, whether the power is `off`."""
         return self._order("changes")
 
     def _order(self, what: str, **more: object) -> dict[str, Any]:

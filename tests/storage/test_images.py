@@ -188,7 +188,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-LAST_STEP_BEFORE_THE_RENAME = 6
+LAST_STEP_BEFORE_THE_RENAME = 5
 
 
 @pytest.mark.parametrize("step", range(1, 15))
