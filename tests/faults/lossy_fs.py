@@ -2,10 +2,10 @@
 
     python -m tests.faults.lossy_fs MOUNT_POINT DISK_FILE
 
-The disk is read from DISK_FILE, where there is one, and written there at a power cut. Orders and answers are JSON, one a
-line; see `LossyMount` for what they mean. Whatever is changed goes through here at once (the kernel's cache only reads
-ahead and is written through), so a process that is killed loses nothing: its data is where the page cache of a real
-disk would be, in the disk's volatile layer.
+The disk is read from DISK_FILE, where there is one, and written there at a power cut. Orders and answers are JSON, one
+a line; see `LossyMount` for what they mean. Whatever is changed goes through here at once (the kernel's cache is
+written through), so a process that is killed loses nothing: its data is where the page cache of a real disk would be,
+in the disk's volatile layer.
 
 A *change* is any call that would change what is seen or what is durable. They are counted by kind (`Kind`), and the
 n-th of some kinds can be armed: before it takes effect, whoever calls is killed, or the power goes.
@@ -72,7 +72,7 @@ class LossyFileSystem(mfusepy.Operations):
         self._disk.syncs_lie = lies
 
     def _order_arm(self, at: int, kinds: list[str], loss: str, seed: int) -> None:
-        """Before the `at`-th change of these kinds from now on: the power goes, or, without a `loss`, only the caller."""
+        """Before the `at`-th change of these kinds the power goes, or, without a `loss`, only the caller."""
         self._changes, self._at, self._armed_kinds = 0, at, frozenset(kinds)
         self._armed = (lambda: self._order_cut(loss, seed)) if loss else (lambda: None)
 

@@ -240,11 +240,13 @@ def load_image(path: Path) -> tuple[ImageInfo, bytes]:
 # -- how a test drives them --------------------------------------------------------------------------------------------
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__])
+_processes.set_forkserver_preload(["tests.faults.part_lives"])
 
 
 @contextmanager
-def _process(work: Callable[..., None], path: Path, *arguments: object) -> Iterator[tuple[Iterator[dict[str, Any]], Any]]:
+def _process(
+    work: Callable[..., None], path: Path, *arguments: object
+) -> Iterator[tuple[Iterator[dict[str, Any]], Any]]:
     """What a process says on its pipe until it ends, and the process."""
     here, there = _processes.Pipe(duplex=False)
     process = _processes.Process(target=work, args=(path, there, *arguments), daemon=True)
@@ -268,6 +270,12 @@ def _process(work: Callable[..., None], path: Path, *arguments: object) -> Itera
         here.close()
 
 
+def said_by(work: Callable[..., None], path: Path, *arguments: object) -> tuple[list[dict[str, Any]], int]:
+    """Run `work(path, pipe, *arguments)` in a process of its own: what it said, and its exit status."""
+    with _process(work, path, *arguments) as (said, process):
+        return list(said), process.exitcode
+
+
 def live(path: Path, plan: Plan, promises: Promises) -> bool:
     """One life, until it is killed. What it promised is added. False where it did not start, or broke by itself."""
     with _process(_live, path, plan) as (said, process):
@@ -278,14 +286,13 @@ def live(path: Path, plan: Plan, promises: Promises) -> bool:
 
 def check(path: Path, promises: Promises) -> list[str]:
     """Start once more; what is not as was promised."""
-    with _process(_check, path, promises) as (said, process):
-        answers = list(said)
-    return answers[0]["wrong"] if answers else [f"it did not start (exit status {process.exitcode})"]
+    said, status = said_by(_check, path, promises)
+    return said[0]["wrong"] if said else [f"it did not start (exit status {status})"]
 
 
 def save_image(directory: Path, steps: int = 60) -> Path:
     """A snapshot of another node with 4 entries a step, as a file."""
     target = directory / "image"
-    with _process(_save, directory / "sender", target, steps) as (said, process):
-        assert list(said), process.exitcode
+    said, status = said_by(_save, directory / "sender", target, steps)
+    assert said, status
     return target
