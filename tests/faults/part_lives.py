@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastkv.kv.store import Changes, StoreMeta
-from fastkv.storage.lmdb_image import pending_install
+from fastkv.storage.lmdb_format import DATA_FILE
+from fastkv.storage.lmdb_image import pending_install, read_meta
 from fastkv.storage.lmdb_store import LmdbStore
 from fastkv.storage.wal import Wal
 from fastkv.storage.wal_segments import SegmentPreparer
@@ -116,3 +117,9 @@ def last_index(path: Path, pipe: Connection) -> None:
     wal = Wal(path, cluster=CLUSTER, node_id=NODE_ID, segment_bytes=SEGMENT_BYTES)
     pipe.send_bytes(json.dumps({"index": wal.last_index}).encode())
     wal.close()
+
+
+def store_meta(path: Path, pipe: Connection) -> None:
+    """Say how far the store of a node goes that is running, and has nothing to do."""
+    meta, _ = read_meta(path / DATA_FILE)
+    pipe.send_bytes(json.dumps([meta.applied_index, meta.revision, meta.key_count, meta.state_hash]).encode())
