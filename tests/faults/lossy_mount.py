@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import json
 import os
@@ -18,7 +19,8 @@ import pytest
 from tests.faults.lossy_disk import Kind, Loss
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30.0
+LIBRARY = "fuse3"
+"""The binding would take version 2 where both are there."""
 
 
 class CannotMount(Exception):
@@ -46,7 +48,13 @@ class LossyMount:
         command = [sys.executable, "-m", "tests.faults.lossy_fs", str(self.path), str(self._disk_file)]
         with self._log_file.open("ab") as log:
             self._server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "FUSE_LIBRARY_NAME": LIBRARY},
             )
         try:
             mounted = self._hear().get("mounted")
@@ -137,6 +145,8 @@ def what_is_missing() -> str:
         return "there is no /dev/fuse: load the kernel's fuse module, or start the container with --device /dev/fuse"
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         return "fusermount3 is missing: sudo apt-get install fuse3"
+    if ctypes.util.find_library(LIBRARY) is None:
+        return "libfuse3 is missing: sudo apt-get install fuse3"
     if importlib.util.find_spec("mfusepy") is None:
         return "the Python package mfusepy is missing: pip install 'fastkv[dev]'"
     return ""

@@ -240,7 +240,8 @@ def load_image(path: Path) -> tuple[ImageInfo, bytes]:
 # -- how a test drives them --------------------------------------------------------------------------------------------
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.faults.part_lives"])
+# Each process imports the main module again: what that needs is there already.
+_processes.set_forkserver_preload(["pytest", "tests.faults.part_lives", "tests.faults.node_rounds"])
 
 
 @contextmanager
