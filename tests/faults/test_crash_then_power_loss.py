@@ -19,6 +19,9 @@ from tests.faults.lossy_mount import LossyMount, mounted_or_skipped
 from tests.faults.small_node import Plan, Promises, check, live, said_by, save_image
 from tests.faults.storage_rounds import storage_round
 
+BEFORE_THE_FIRST_ENTRY = 13
+"""So many directory syncs has a first start. Then another thread's come as well, which may be late."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -52,11 +55,11 @@ def lose_power(disk: LossyMount, loss: Loss = Loss.ALL, seed: int = 0) -> None:
 def test_names_that_a_killed_start_had_not_synced(disk: LossyMount) -> None:
     """Killed before each of the first start's directory syncs: data directory, identity, log, store, `joins`."""
     lives = {}
-    for number in range(1, 10):
+    for number in range(1, 17):
         promises, data = Promises(), durable_directory(disk.path / str(number)) / "data"
         disk.arm_kill(number, [Kind.SYNC_NAMES])
         assert live(data, Plan(4, joins_at=1), promises)
-        assert disk.changes()["fired"]
+        assert disk.changes()["fired"] or number > BEFORE_THE_FIRST_ENTRY
         assert live(data, Plan(3), promises)
         assert promises.index >= 6
         lives[data] = promises
