@@ -9,8 +9,11 @@ store/          the state machine's store
 
 A log under the wrong name is worse than none: a node that votes with another node's log can undo what was acknowledged.
 So the identity is written before anything else, checked at each start, and never guessed for a directory that already
-has something in it. `disk` is a random number of this very directory: a node that comes back with another one has lost
-what it acknowledged under the old, and the others do not take it for the same member (see `node.acquaintances`).
+has something in it. A start believes the names that it finds; whoever gave them may have been killed before it had
+synced them, so they are synced first of all.
+
+`disk` is a random number of this very directory: a node that comes back with another one has lost what it acknowledged
+under the old, and the others do not take it for the same member (see `node.acquaintances`).
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class DataDirectory:
         _make(path)
         directory = cls(path, _lock(path / LOCK_NAME))
         try:
+            _sync_names_above(path)
             directory._remove_leftovers()
             directory._check_identity(cluster, node_id)
             _make(directory.wal_path)
@@ -91,11 +95,10 @@ class DataDirectory:
         self.close()
 
     def _remove_leftovers(self) -> None:
-        leftovers = list(self.path.glob("*.tmp"))
-        for path in leftovers:
+        """Remove what a crash left half written, and make durable the names that it left unsynced."""
+        for path in self.path.glob("*.tmp"):
             path.unlink()
-        if leftovers:
-            sync_directory(self.path)
+        sync_directory(self.path)
 
     def _check_identity(self, cluster: str, node_id: str) -> None:
         path = self.path / IDENTITY_FILE
@@ -136,6 +139,16 @@ def _make(path: Path) -> None:
     _make(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
+
+
+def _sync_names_above(path: Path) -> None:
+    """Make the directory's own name durable, and those of the directories above it that a node can have made."""
+    path = path.resolve()
+    device = path.stat().st_dev
+    for above in path.parents:
+        if above.stat().st_dev != device or not os.access(above, os.R_OK | os.W_OK):
+            return
+        sync_directory(above)
 
 
 def _lock(path: Path) -> int:

@@ -16,6 +16,7 @@ UNCHECKED_FORMAT = 2
 META_KEY = b"meta"
 IDENTITY_KEY = b"identity"
 DATA_FILE = "data.mdb"
+DATABASES = (b"data", b"sessions", b"meta")
 NAMED_DATABASES = 4
 _META = struct.Struct("<IIQQQQQ")
 _CHECKSUM_BYTES = 8

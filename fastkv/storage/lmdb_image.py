@@ -15,6 +15,8 @@ rename to `store.ready` is the moment from which the installation will be comple
 | `store.ready`, ahead of `store` | the log restarts behind it, then it takes the place of `store` |
 | `store.ready`, not ahead | nothing: the node caught up by the log while it came; removed |
 | `store.old` | what was replaced: removed |
+
+A directory is removed under the name `store.old`: half removed under its own, it would be taken for what it was.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
+from fastkv.storage.lmdb_start import make_durable
 from fastkv.storage.wal_seal import sync_directory
 
 KIND = "lmdb-0.9"
@@ -149,6 +152,7 @@ class Incoming:
         self.info = info
         self._part = store.with_name("store.part")
         self._ready = store.with_name("store.ready")
+        self._old = store.with_name("store.old")
         self._cluster = cluster
         self._node_id = node_id
         self._poster = poster
@@ -222,7 +226,7 @@ class Incoming:
         (self._part / INFO_FILE).unlink()
         (self._part / LOCK_FILE).unlink(missing_ok=True)
         sync_directory(self._part)
-        shutil.rmtree(self._ready, ignore_errors=True)
+        _discard(self._ready, self._old)
         self._part.rename(self._ready)
         sync_directory(self._ready.parent)
 
@@ -251,17 +255,23 @@ def pending_install(store: Path, verify_bytes: int = 0) -> tuple[int, int] | Non
     """(index, term) of a snapshot whose installation is to be completed; None where there is none.
 
     One that the log has overtaken is removed: the log may have been cut behind it since, and must not go back to it.
-    Its content is verified up to so many bytes. DamagedStore where it is not whole.
+    What this says is durable: the log restarts on the strength of it. The snapshot's content is verified up to so many
+    bytes; DamagedStore where it, or the store, is not whole.
     """
-    ready = store.with_name("store.ready")
+    ready, old = store.with_name("store.ready"), store.with_name("store.old")
     if not ready.exists():
         return None
-    verify(ready / DATA_FILE, content_limit_bytes=verify_bytes)
-    meta, _ = read_meta(ready / DATA_FILE)
-    if (store / DATA_FILE).exists() and read_meta(store / DATA_FILE)[0].applied_index >= meta.applied_index:
-        shutil.rmtree(ready)
-        return None
-    return meta.applied_index, meta.applied_term
+    sync_directory(store.parent)        # whoever gave it its name may have been killed before it synced that
+    if (ready / DATA_FILE).exists():
+        verify(ready / DATA_FILE, content_limit_bytes=verify_bytes)
+        meta, _ = read_meta(ready / DATA_FILE)
+        if not make_durable(store):
+            return meta.applied_index, meta.applied_term
+        verify(store / DATA_FILE, content_limit_bytes=0)
+        if read_meta(store / DATA_FILE)[0].applied_index < meta.applied_index:
+            return meta.applied_index, meta.applied_term
+    _discard(ready, old)
+    return None
 
 
 def exchange(store: Path) -> None:
@@ -272,5 +282,15 @@ def exchange(store: Path) -> None:
         if store.exists():
             store.rename(old)
         ready.rename(store)
-        sync_directory(store.parent)
+    if store.parent.exists():
+        sync_directory(store.parent)    # also what a killed process has exchanged; only then may the old one go
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _discard(directory: Path, old: Path) -> None:
+    """Remove a directory whole, as far as any later start can see."""
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+        sync_directory(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)

@@ -38,7 +38,7 @@ from fastkv.storage.lmdb_format import (
 )
 from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image
 from fastkv.storage.lmdb_pages import verify
-from fastkv.storage.wal_seal import sync_directory
+from fastkv.storage.lmdb_start import create, make_durable
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class LmdbStore:
     ) -> None:
         exchange(path)      # an installation that a crash has interrupted; the log has restarted behind it by now
         path.mkdir(parents=True, exist_ok=True)
-        if (path / DATA_FILE).exists():
+        if make_durable(path):
             verify(path / DATA_FILE, content_limit_bytes=verify_bytes)
         self._path = path
         self._cluster = cluster
@@ -132,6 +132,8 @@ class LmdbStore:
     def _open(self) -> None:
         path = self._path
         try:
+            if not make_durable(path):
+                create(path)
             self._environment = lmdb.open(
                 str(path),
                 map_size=self._wanted_map_bytes,
@@ -152,7 +154,6 @@ class LmdbStore:
             self._sessions_db = self._environment.open_db(b"sessions")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(identity_of(self._cluster, self._node_id))
-            sync_directory(path)        # LMDB syncs its file, not the file's name
         except BaseException as error:
             self._environment.close()
             if isinstance(error, lmdb.Error):

@@ -277,9 +277,11 @@ def create_first_segment(directory: Path, segment_id: int, nbytes: int, content:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove segments that a crash left half made or half recycled."""
-    leftovers = sorted(directory.glob("*.tmp"))
-    for path in leftovers:
+    """Remove segments that a crash left half made or half recycled, and make the names of the others durable.
+
+    A process that was killed between rename and sync leaves names that only the kernel knows; the log goes on in such a
+    segment as in any other.
+    """
+    for path in sorted(directory.glob("*.tmp")):
         path.unlink()
-    if leftovers:
-        sync_directory(directory)
+    sync_directory(directory)

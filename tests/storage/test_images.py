@@ -191,7 +191,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-LAST_STEP_BEFORE_THE_RENAME = 6
+LAST_STEP_BEFORE_THE_RENAME = 5
 
 
 @pytest.mark.parametrize("step", range(1, 15))
@@ -273,3 +273,13 @@ def test_an_image_that_the_log_has_overtaken_is_not_installed(tmp_path: Path, se
     with receiver(tmp_path) as opened:
         assert opened.store.meta.applied_index == 900
     assert sorted(path.name for path in (tmp_path / "receiver").iterdir()) == ["store"]
+
+
+def test_what_is_left_of_a_snapshot_that_was_half_removed_stops_nobody(tmp_path: Path) -> None:
+    """By versions that removed it under its own name."""
+    with receiver(tmp_path):
+        pass
+    (tmp_path / "receiver" / "store.ready").mkdir()
+    with receiver(tmp_path) as opened:
+        assert opened.contents() == {b"old": b"value"}
+    assert not (tmp_path / "receiver" / "store.ready").exists()

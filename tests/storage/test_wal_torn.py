@@ -222,6 +222,6 @@ def test_a_record_that_only_the_page_cache_had_is_written_again(
     monkeypatch.setattr(os, "pwrite", note_write)
     monkeypatch.setattr(os, "fsync", note_sync)
     with opened(path):
-        assert calls[:2] == [(start, end - start), segment(path, 1).name]
+        assert calls[:3] == [path.name, (start, end - start), segment(path, 1).name], "names first, then records"
 
 
