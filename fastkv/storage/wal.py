@@ -50,6 +50,8 @@ from fastkv.storage.wal_segments import SegmentFile, SegmentPreparer, create_fir
 FIRST_SEGMENT = 1
 RETRY_S = 1.0
 """How often a full disk is looked at again."""
+CLOSE_PATIENCE_S = 0.1
+"""How often a log that is being closed looks whether the disk is slow or full."""
 RESERVE_BYTES = 64 * 1024
 """Kept free in the last segment of a full disk, so that votes and terms can still be written."""
 SEAL_AFTER_POLLS = 20
@@ -174,7 +176,7 @@ class Wal:
         Returns at once. A run that begins at or below the last index replaces what is there from its first entry on:
         cut and continuation are one record, so that no crash comes between them. A change of the commit index alone
         waits for the next record. ValueError for entries that leave a gap or go back in term; OSError once a write or
-        sync has failed, or where the disk is full in spite of `has_room`.
+        sync has failed.
         """
         if hard_state is not None:
             changed = (hard_state.term, hard_state.vote) != (self._hard_state.term, self._hard_state.vote)
@@ -338,9 +340,15 @@ class Wal:
     # -- space ---------------------------------------------------------------------------------------------------------
 
     def has_room(self, nbytes: int) -> bool:
-        """Whether `append` may be given that many bytes of entries. False on a full disk only."""
+        """Whether `append` may be given that many bytes of entries. False on a full disk only.
+
+        More than that is not lost: it waits, as votes do, until there is room (see `SegmentPreparer.take`).
+        """
+        if self._writer.full:
+            return False
         reserve = min(RESERVE_BYTES, self._segment_bytes // 8)
-        return nbytes + reserve <= self._current.capacity - self._offset or self._preparer.has_space()
+        fits = not self._current.bare and nbytes + reserve <= self._current.capacity - self._offset
+        return fits or self._preparer.has_space()
 
     @property
     def bytes_on_disk(self) -> int:
@@ -423,10 +431,12 @@ class Wal:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make everything durable, and close. OSError where that has failed."""
+        """Make everything durable, and close. OSError where that has failed, or a full disk had no room for it."""
         if self._writer.error is None and self._sealed_ticket != self._ticket:
-            self._writer.wait(self._ticket)
-            self._seal()
+            while not (there := self._writer.wait(self._ticket, CLOSE_PATIENCE_S)) and not self._writer.full:
+                pass
+            if there:
+                self._seal()
         self._writer.close()
         self._preparer.close()
         for file in self._segments:

@@ -23,6 +23,7 @@ from fastkv._core import wal_record
 from fastkv._core.codes import ENTRY_HEADER_BYTES
 from fastkv.errors import DamagedLog, StorageError, WrongDirectory
 from fastkv.log_types import HardState, Segment
+from fastkv.storage.sync import sync_directory, sync_file
 from fastkv.storage.wal_format import (
     ALIGNMENT,
     RECORD_HEADER_BYTES,
@@ -339,16 +340,7 @@ def overwrite(region: Region, content: bytes | None) -> None:
         while left:
             written = os.pwrite(fd, left, offset)
             left, offset = left[written:], offset + written
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created, renamed or removed in the directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
 

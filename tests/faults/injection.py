@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 STRACE = shutil.which("strace")
-needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installed: faults of system calls are NOT tested")
+needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installed: failing calls are NOT tested")
 
 MUTATING = (
     "write", "writev", "pwrite64", "pwritev", "fdatasync", "fsync", "msync", "rename", "unlink", "unlinkat", "rmdir",
@@ -78,23 +80,39 @@ def killing(point: Point, data: Path, output: Path) -> tuple[str, ...]:
     return _injecting(point.place, data, output, f"signal=SIGKILL:when={point.number}")
 
 
-def failing(place: Place, data: Path, output: Path, error: int, when: str = "1+") -> tuple[str, ...]:
-    """The command to run a process under whose calls at that place fail, without having done anything.
-
-    `when` as for strace: "3" for the third, "3+" from the third on.
-    """
-    return _injecting(place, data, output, f"error={errno.errorcode[error]}:when={when}")
-
-
 def _injecting(place: Place, data: Path, output: Path, what: str) -> tuple[str, ...]:
     injection = f"inject={place.call}:{what}"
     options = ("-P", str(data / place.path), "-e", f"trace={place.call}", "-e", injection, "-o", str(output))
     return (str(STRACE), "-D", "-f", "-y", "-s", "0", *options)
 
 
-def failing_anywhere(calls: Iterable[str], output: Path, error: int, when: str, trace: Iterable[str] = ()) -> tuple[str, ...]:
-    """The same for all calls of some kinds, wherever they go; `trace` names what else is to be seen in the output."""
-    names = tuple(calls)
-    injection = f"inject={','.join(names)}:error={errno.errorcode[error]}:when={when}"
-    traced = ",".join(dict.fromkeys((*names, *trace)))
-    return (str(STRACE), "-D", "-f", "-y", "-s", "0", "-e", f"trace={traced}", "-e", injection, "-o", str(output))
+@contextmanager
+def failing(
+    process: subprocess.Popen[bytes], calls: Iterable[str], paths: Iterable[Path], error: int, output: Path,
+    *, times: int | None = None,
+) -> Iterator[None]:
+    """From now on, those calls of a running process on those files fail without doing anything; or so many `times`.
+
+    The process has ended when the context does. A tracer that lets go of one whose call it is about to fail would
+    leave it with another error, which no disk has.
+    """  # fmt: skip
+    names = ",".join(calls)
+    command = [str(STRACE), "-f", "-y", "-s", "0", "-p", str(process.pid), "-o", str(output)]
+    command += [word for path in paths for word in ("-P", str(path))]
+    when = "" if times is None else f":when=1..{times}"
+    command += ["-e", f"trace={names}", "-e", f"inject={names}:error={errno.errorcode[error]}{when}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()
+        assert "attached" in said, said
+        try:
+            yield
+        finally:
+            if process.poll() is None:
+                process.kill()
+            tracer.communicate()
+
+
+def injected(output: Path) -> list[str]:
+    """The calls that were made to fail, as strace wrote them down."""
+    return [line for line in output.read_text(errors="replace").splitlines() if "(INJECTED)" in line]
