@@ -1,4 +1,4 @@
-"""Calls that fail, on each kind of file: a failed sync ends the node, a want of room does not, and neither loses a write.
+"""Calls that fail, on each kind of file: a failed sync ends the node, a want of room does not; neither loses a write.
 
 strace makes calls of a running node fail without doing anything, all of them or the first few.
 """
