@@ -9,13 +9,15 @@ had written stays in the kernel's memory: what only power loss takes is tested e
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,16 +43,21 @@ WRITES = 40
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one run: whether the point was reached, and how many writes had been acknowledged by then."""
+    """Of one run: how the victim ended, and how many writes had been acknowledged by then."""
 
-    reached: bool
+    status: int
     acknowledged: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether it was killed, or ended itself: a run that is not cut short ends with a clean stop."""
+        return self.status != 0
 
 
 @contextmanager
-def cluster_in(directory: Path, nodes: int) -> Iterator[Cluster]:
+def cluster_in(directory: Path, nodes: int, ports: Sequence[int] | None = None) -> Iterator[Cluster]:
     """A cluster whose nodes are started one by one, killed at the end."""
-    cluster = Cluster(directory, nodes, extra=SETTINGS)
+    cluster = Cluster(directory, nodes, extra=SETTINGS, ports=ports)
     try:
         yield cluster
     finally:
@@ -66,12 +73,24 @@ def write_while_it_lives(victim: Node, asked: Node, journal: Journal, count: int
             time.sleep(0.01)        # not there yet
 
 
-def ended(victim: Node) -> bool:
-    """End the victim in good order; whether it was killed before, or on the way."""
-    if victim.running:
-        victim.stop()
+def ended(victim: Node) -> int:
+    """The victim's exit status; where it still runs, it is stopped in good order."""
     assert victim.process is not None
-    return victim.process.returncode != 0
+    if victim.running:
+        victim.process.terminate()
+    return victim.process.wait(timeout=DEADLINE_S)
+
+
+def leads(node: Node) -> bool:
+    """Whether a node leads; where not, it is asked for. A snapshot is asked of whoever does not lead."""
+    if node.status().get("is_leader"):
+        return True
+    try:
+        body = json.dumps({"to": node.node_id}).encode()
+        node.request("POST", "/cluster/leader", body, {"Content-Type": "application/json"})
+    except (OSError, http.client.HTTPException):
+        time.sleep(0.01)        # not there yet
+    return False
 
 
 class Single:
@@ -83,18 +102,22 @@ class Single:
     def prepare(self, directory: Path) -> None:
         """What is there before the run that is watched or killed."""
 
+    def concerns(self, place: Place) -> bool:
+        """Whether this scenario is about that place."""
+        return True
+
     def run(self, directory: Path, wrap: tuple[str, ...]) -> Outcome:
         with cluster_in(directory, 1) as cluster:
             (node,) = cluster
             journal = Journal("run")
             node.start(wrap=wrap)
             write_while_it_lives(node, node, journal, self.writes)
-            reached = ended(node)
+            status = ended(node)
             acknowledged = len(journal.acknowledged)
-            assert reached or acknowledged >= self.writes, "it neither ended nor served"
+            assert status or acknowledged >= self.writes, "it neither ended nor served"
             node.start()
             self.check(node, journal)
-            return Outcome(reached, acknowledged)
+            return Outcome(status, acknowledged)
 
     def check(self, node: Node, journal: Journal) -> None:
         journal.check_and_go_on(node)
@@ -137,15 +160,15 @@ class Pair(Single):
             other.start()
             victim.start(wrap=wrap)
             write_while_it_lives(victim, other, journal)
-            reached = ended(victim)
+            status = ended(victim)
             acknowledged = len(journal.acknowledged)
-            assert reached or acknowledged >= WRITES, "it neither ended nor served"
+            assert status or acknowledged >= WRITES, "it neither ended nor served"
             other.kill()
             victim.start()
             third.start()
             journal.check_and_go_on(victim)
             journal.check_and_go_on(third)
-            return Outcome(reached, acknowledged)
+            return Outcome(status, acknowledged)
 
     def roles(self, cluster: Cluster) -> tuple[Node, Node, Node]:
         """(the victim, its partner, the one that comes last). Node 1 calls the first election, and mostly wins it."""
@@ -161,7 +184,80 @@ class Follower(Pair):
     name = victim = "follower"
 
 
-SCENARIOS: dict[str, Single] = {made.name: made for made in (Single(), Restart(), Leader(), Follower())}
+
+
+class Receiver(Single):
+    """A member with an empty disk, which needs what the others' logs have no more: killed while it takes a snapshot in.
+
+    The snapshot comes in pieces, is verified, made ready, and takes the place of log and store; or is begun anew.
+    """
+
+    name = "receiver"
+    victim = "node-3"
+    earlier = 60
+
+    def prepare(self, directory: Path) -> None:
+        with cluster_in(directory, 3) as cluster:
+            first, second, _ = cluster
+            first.start()
+            second.start()
+            cluster.leader(within_s=DEADLINE_S)
+            journal = Journal("before")
+            write_while_it_lives(first, first, journal, self.earlier)
+            kept = [write.revision > 0 for write in journal.writes]
+            (directory / "before.json").write_text(json.dumps({"ports": list(cluster.ports), "kept": kept}))
+            for node in (first, second):
+                assert node.stop() == 0
+
+    def concerns(self, place: Place) -> bool:
+        return "/store" in place.path or place.path == self.victim or place.call in ("rename", "unlink", "rmdir")
+
+    def run(self, directory: Path, wrap: tuple[str, ...]) -> Outcome:
+        before = json.loads((directory / "before.json").read_text())
+        with cluster_in(directory, 3, before["ports"]) as cluster:
+            receiver, victim = cluster.nodes["node-3"], cluster.nodes[self.victim]
+            for node in cluster:
+                if node is receiver:
+                    eventually(lambda: leads(cluster.nodes["node-1"]), within_s=DEADLINE_S, what="node-1 as the leader")
+                node.start(wrap=wrap if node is victim else ())
+            eventually(
+                lambda: not victim.running or self.caught_up(receiver, before["kept"]),
+                within_s=DEADLINE_S, what="the snapshot, or the death of the victim",
+            )  # fmt: skip
+            status = ended(victim)
+            victim.start()
+            eventually(lambda: self.caught_up(receiver, before["kept"]), within_s=DEADLINE_S, what="the snapshot")
+            for number, kept in enumerate(before["kept"]):
+                if kept:
+                    found, _ = settled(receiver, f"before/{number:05}", "?consistency=stale")
+                    assert found == 200, f"before/{number:05} is lost in the snapshot"
+            journal = Journal("run")
+            for node in cluster:
+                journal.check_and_go_on(node)
+            return Outcome(status, 0)
+
+    def caught_up(self, node: Node, kept: list[bool]) -> bool:
+        """Whether a node has the last key that was written before it came."""
+        last = max(number for number, there in enumerate(kept) if there)
+        try:
+            return node.get(f"before/{last:05}", "?consistency=stale")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+class Maker(Receiver):
+    """The member that makes the snapshot, and sends it, is killed on the way: another one serves."""
+
+    name = "maker"
+    victim = "node-2"
+
+    def concerns(self, place: Place) -> bool:
+        return "/snapshots" in place.path
+
+
+SCENARIOS: dict[str, Single] = {
+    made.name: made for made in (Single(), Restart(), Receiver(), Maker(), Leader(), Follower())
+}
 
 
 class Sweep:
@@ -193,12 +289,26 @@ class Sweep:
             return places(output, run / "data")
 
     def points(self) -> list[Point]:
-        return [Point(place, n) for place, most in sorted(self.count().items()) for n in range(1, most + 1)]
+        counted = sorted((place, most) for place, most in self.count().items() if self.scenario.concerns(place))
+        return [Point(place, n) for place, most in counted for n in range(1, most + 1)]
+
+    def draw(self, seed: int, count: int) -> list[Point]:
+        """So many points, of as many kinds of calls as there are."""
+        rng, of_call = random.Random(seed), defaultdict[str, list[Point]](list)
+        for point in self.points():
+            of_call[point.place.call].append(point)
+        calls = sorted(of_call)
+        rng.shuffle(calls)
+        return [rng.choice(of_call[calls[number % len(calls)]]) for number in range(count if calls else 0)]
 
     def kill(self, point: Point) -> Outcome:
         """Run, be killed at the point, start again, check."""
+        return self.run(lambda data, output: killing(point, data, output))
+
+    def run(self, wrapping: Callable[[Path, Path], tuple[str, ...]]) -> Outcome:
+        """Run the victim under what `wrapping` makes of data directory and output, start it again, check."""
         with self._fresh() as run:
-            return self.scenario.run(run, killing(point, run / "data", run / "strace"))
+            return self.scenario.run(run, wrapping(run / "data", run / "strace"))
 
 
 @dataclass(slots=True)
@@ -241,9 +351,7 @@ def main() -> int:
     for name in chosen.scenario or SCENARIOS:
         with tempfile.TemporaryDirectory(dir=chosen.directory) as directory:
             sweep = Sweep(SCENARIOS[name], Path(directory))
-            points = sweep.points()
-            if not chosen.all:
-                points = random.Random(chosen.seed).sample(points, min(chosen.count, len(points)))
+            points = sweep.points() if chosen.all else sweep.draw(chosen.seed, chosen.count)
             for number, point in enumerate(points, 1):
                 failures = len(total.failures)
                 total.take(sweep, point)

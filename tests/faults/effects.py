@@ -184,6 +184,7 @@ def judge_names(calls: Sequence[Call], files: Files, data: Path) -> tuple[int, l
                 and files.path.get(sync) == path.parent
                 for sync in calls if sync.name in SYNCS
             )  # fmt: skip
+            # One sync is enough for all names of a directory that come one after the other.
             follows_in_place = any(
                 one is call and another.name == "openat" and beside.parent == path.parent
                 for (one, _), (another, beside) in pairwise(made_by_it)

