@@ -23,6 +23,7 @@ done
 need curl curl command -v curl
 need jq jq command -v jq
 need strace strace command -v strace
+need e2fsprogs mkfs.ext4 command -v mkfs.ext4
 need procps "ps and pgrep" command -v pgrep
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide

@@ -103,6 +103,7 @@ class Wal:
         self._polled_ticket = -1
         self._quiet_polls = 0
         self._retry_at = 0.0
+        self._unprepared = False
         self._segments = [SegmentFile(segment.segment_id, segment.path) for segment in found.found]
         for file, segment in zip(self._segments, found.found, strict=True):
             file.base_index, file.base_term = segment.base_index, segment.base_term
@@ -229,7 +230,9 @@ class Wal:
         payload = encode_state(self._hard_state, end_index, end_term)
         segment_id = self._current.segment_id + 1
         file = self._preparer.take(segment_id, SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes)
-        self._preparer.prepare(segment_id + 1)
+        self._unprepared = file.bare        # what waits for room has it before the next segment does
+        if not file.bare:
+            self._preparer.prepare(segment_id + 1)
         header = encode_segment_header(segment_id, self._chain, self._identity, self._salt)
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
@@ -326,10 +329,13 @@ class Wal:
     def poll(self) -> None:
         """To be called on every tick: raises what has failed aside, and looks whether a full disk has room again."""
         now = time.monotonic()
-        try_again = now >= self._retry_at
+        try_again = now >= self._retry_at and not self._writer.full
         if try_again:
             self._retry_at = now + RETRY_S
-        self._preparer.poll(try_again=try_again)
+        if self._unprepared and self._writer.durable_ticket == self._ticket:
+            self._unprepared = False
+            self._preparer.prepare(self._current.segment_id + 1)
+        self._preparer.poll(try_again=try_again and not self._unprepared)
         if self._ticket != self._polled_ticket:
             self._polled_ticket, self._quiet_polls = self._ticket, 0
             return
@@ -340,15 +346,10 @@ class Wal:
     # -- space ---------------------------------------------------------------------------------------------------------
 
     def has_room(self, nbytes: int) -> bool:
-        """Whether `append` may be given that many bytes of entries. False on a full disk only.
-
-        More than that is not lost: it waits, as votes do, until there is room (see `SegmentPreparer.take`).
-        """
-        if self._writer.full:
-            return False
+        """Whether `append` may be given so many bytes of entries; more waits, as votes do. False on a full disk only."""
         reserve = min(RESERVE_BYTES, self._segment_bytes // 8)
         fits = not self._current.bare and nbytes + reserve <= self._current.capacity - self._offset
-        return fits or self._preparer.has_space()
+        return not self._writer.full and (fits or self._preparer.has_space())
 
     @property
     def bytes_on_disk(self) -> int:
