@@ -346,7 +346,7 @@ class Wal:
     # -- space ---------------------------------------------------------------------------------------------------------
 
     def has_room(self, nbytes: int) -> bool:
-        """Whether `append` may be given so many bytes of entries; more waits, as votes do. False on a full disk only."""
+        """Whether `append` may be given so many bytes of entries: False on a full disk only, where more waits."""
         reserve = min(RESERVE_BYTES, self._segment_bytes // 8)
         fits = not self._current.bare and nbytes + reserve <= self._current.capacity - self._offset
         return not self._writer.full and (fits or self._preparer.has_space())
