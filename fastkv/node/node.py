@@ -131,6 +131,8 @@ class Node:
         if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
             raft.log.evict(raft.applied_index)
         self._refuse_where_due()
+        if self.ingress.refuse_writes == Status.NO_SPACE:
+            self._fitness.crowded(self.now, self._gossip.with_room(raft.peers, self.now))
         self._members.note_disks()
         self._tell()
         self._wake()
@@ -433,5 +435,6 @@ class Node:
         if not self._gossip.is_due(raft.role, raft.term, self.now):
             return
         self._gossip.tell(
-            raft.peers, raft.role, raft.term, raft.commit_index, raft.applied_index, raft.leader, self.now
-        )
+            raft.peers, raft.role, raft.term, raft.commit_index, raft.applied_index, raft.leader,
+            self.ingress.refuse_writes != Status.NO_SPACE, self.now,
+        )  # fmt: skip

@@ -15,6 +15,7 @@ from fastkv._core.codes import Status
 from fastkv.errors import DamagedStore
 from fastkv.kv.store import Image, ImageInfo, ImageRefused, Incoming, Store, StoreFull
 from fastkv.node.ports import NodeSettings
+from fastkv.storage.sync import lacks_space
 from fastkv.wire.peer import (
     SnapshotAsk,
     SnapshotChunk,
@@ -263,9 +264,12 @@ class ImageFetch:
             return False
         try:
             self._incoming = self._store.receive(info)
-        except (ImageRefused, OSError) as error:
+        except ImageRefused as error:
             self.problem = f"{node_id}: {error}"
             self._next_source()
+            return False
+        except OSError as error:
+            self._lacks_space(error)
             return False
         self._info = info
         self._asked_to = self._incoming.offset
@@ -284,8 +288,8 @@ class ImageFetch:
                 incoming.write(data)
                 self.received_bytes += len(data)
                 self._silent_ticks, self._asked_again = 0, False
-        except OSError as error:        # a full disk: try again later, and go on from here
-            self.problem = f"the snapshot cannot be written: {error}"
+        except OSError as error:
+            self._lacks_space(error)
             return
         self._asked_to = max(self._asked_to, incoming.offset)
         if incoming.offset == info.nbytes:
@@ -293,6 +297,13 @@ class ImageFetch:
             incoming.finish(self._finished)
         else:
             self._ask_on()
+
+    def _lacks_space(self, error: OSError) -> None:
+        """A full disk: `tick` tries again later, and goes on from here. Anything else ends the node."""
+        if not lacks_space(error):
+            raise error
+        self._silent_ticks = 0
+        self.problem = f"the snapshot cannot be written: {error}"
 
     def _finished(self, error: BaseException | None) -> None:
         info = self._info
@@ -306,4 +317,9 @@ class ImageFetch:
             return
         self.problem = str(error)
         self._forget()
-        self._next_source()
+        if isinstance(error, StoreFull):
+            self._silent_ticks = 0      # `tick` asks again after a while; what is here stays
+        elif isinstance(error, ImageRefused):
+            self._next_source()
+        else:
+            raise error

@@ -118,7 +118,7 @@ class WritePath:
             proposal = self._proposals.next_from(index)
             if proposal is None or proposal.first_index > last:
                 self._machine.apply(segment, index, last, None)
-                return
+                break
             if index < proposal.first_index:
                 self._machine.apply(segment, index, proposal.first_index - 1, None)
                 index = proposal.first_index
@@ -126,6 +126,7 @@ class WritePath:
             self._machine.apply(segment, index, stop, self._results)
             proposal.answer.deliver(self._results.take(), index - proposal.first_index)
             index = stop + 1
+        self._proposals.next_from(last + 1)     # answered: a stop waits for nobody here any more
 
     # -- when things change ------------------------------------------------------------------------------------------
 

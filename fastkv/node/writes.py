@@ -92,7 +92,7 @@ class Proposals:
         self._queue.append(proposal)
 
     def next_from(self, index: int) -> Proposal | None:
-        """The first proposal that has entries at or behind `index`."""
+        """The first proposal that has entries at or behind `index`; those before it are forgotten."""
         queue = self._queue
         while queue and queue[0].last_index < index:
             queue.popleft()

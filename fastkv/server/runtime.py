@@ -92,7 +92,7 @@ class Runtime:
         parts = Assembly(
             config,
             directory,
-            poster=self._loop.call_soon_threadsafe,
+            poster=self._post,
             on_checkpoint=self._checkpoint_seconds.observe,
         )
         self.store, self.machine, self.log = parts.store, parts.machine, parts.log
@@ -104,7 +104,7 @@ class Runtime:
             output_limit_bytes=config.limits.peer_frame_bytes,
             on_linked=self._on_linked,
             on_lost=self._on_lost,
-            on_refused=lambda peer, status, text: self.node.refused_by(peer, status, text),
+            on_refused=self._on_refused,
         )
         self.node = parts.node(self.links, self._wake, on_members=self._members_changed, on_removed=self._removed)
         self.links.set_peers(parts.first_peers(self.node.raft.membership))
@@ -223,6 +223,17 @@ class Runtime:
         # Not a clean shutdown: threads may hold the failed write, and nothing more may reach the disk or a client.
         os._exit(EXIT_BROKEN)
 
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Have a thread's callback called on the loop. What it raises is no less serious than in a turn."""
+
+        def call() -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self._broken(error)
+
+        self._loop.call_soon_threadsafe(call)
+
     # -- the turn of the loop ----------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -270,6 +281,12 @@ class Runtime:
             return False
         self._bootstrap_if_linked()
         return True
+
+    def _on_refused(self, peer: str, status: int, text: str) -> None:
+        try:
+            self.node.refused_by(peer, status, text)
+        except Exception as error:
+            self._broken(error)
 
     def _on_lost(self, peer: str) -> None:
         self.node.peer_lost(peer)

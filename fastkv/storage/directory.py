@@ -29,7 +29,7 @@ from typing import Self
 from xxhash import xxh3_64_intdigest
 
 from fastkv.errors import DirectoryInUse, StorageError, WrongDirectory
-from fastkv.storage.wal_seal import sync_directory
+from fastkv.storage.sync import NO_SPACE, sync_directory, sync_file
 
 FORMAT = 1
 """Of the directory as a whole; its parts have versions of their own."""
@@ -159,8 +159,13 @@ def _lock(path: Path) -> int:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
         os.close(fd)
         raise DirectoryInUse(f"{path.parent} is in use by process {holder or 'unknown'}") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    try:
+        os.pwrite(fd, b"%-31d\n" % os.getpid(), 0)      # over what is there: a full disk has room for that
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            os.close(fd)
+            raise
+        # It is for people only.
     return fd
 
 
@@ -204,6 +209,6 @@ def _write_durably(path: Path, content: bytes) -> None:
     with unfinished.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     unfinished.rename(path)
     sync_directory(path.parent)

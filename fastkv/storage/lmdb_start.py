@@ -14,20 +14,20 @@ from pathlib import Path
 import lmdb
 
 from fastkv.storage.lmdb_format import DATA_FILE, DATABASES, NAMED_DATABASES
-from fastkv.storage.wal_seal import sync_directory
+from fastkv.storage.sync import sync_directory, sync_file
 
 FIRST_MAP_BYTES = 1 << 20
 """Of a new store; whoever opens it says how large it may become."""
 
 
 def make_durable(store: Path) -> bool:
-    """Sync the store's file, and its name. False where there is none, or an empty one. OSError where the disk fails."""
+    """Sync the store's file, and its name. False where there is none, or an empty one. SyncFailed."""
     data = store / DATA_FILE
     if not data.exists() or not data.stat().st_size:
         return False
     fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
     sync_directory(store)

@@ -23,6 +23,7 @@ from fastkv._core import wal_record
 from fastkv._core.codes import ENTRY_HEADER_BYTES
 from fastkv.errors import DamagedLog, StorageError, WrongDirectory
 from fastkv.log_types import HardState, Segment
+from fastkv.storage.sync import sync_directory, sync_file
 from fastkv.storage.wal_format import (
     ALIGNMENT,
     MIN_SEGMENT_BYTES,
@@ -42,7 +43,7 @@ from fastkv.storage.wal_format import (
     record_bytes,
 )
 from fastkv.storage.wal_index import EXTENT_BYTES, LogIndex
-from fastkv.storage.wal_seal import read_seal, sync_directory
+from fastkv.storage.wal_seal import read_seal
 from fastkv.storage.wal_tail import Tail, holds_configuration
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.wal")
@@ -351,7 +352,7 @@ def overwrite(region: Region, content: bytes | None) -> None:
         while left:
             written = os.pwrite(fd, left, offset)
             left, offset = left[written:], offset + written
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
 

@@ -10,7 +10,6 @@ It is a witness and no more: a log without one, or with one that cannot be read,
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
+from fastkv.storage.sync import NO_SPACE, sync_directory, sync_file
+
 FILE = "sealed"
 _MAGIC = int.from_bytes(b"fkvseal1", "little")
 _SEAL = struct.Struct("<QQQQ")
 _CHECKED = _SEAL.size - 8
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Seal(NamedTuple):
@@ -60,20 +60,12 @@ def write_seal(directory: Path, position: int, salt: int) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.pwrite(fd, body + xxh3_64_intdigest(body).to_bytes(8, "little"), 0)
-            os.fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno not in _PASSING:
+        if error.errno not in NO_SPACE:
             raise
     if is_new:
         sync_directory(directory)
 
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created, renamed or removed in the directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,9 +119,12 @@ class Node:
 class Cluster:
     """Several nodes with one configuration file."""
 
-    def __init__(self, directory: Path, nodes: int = 3, *, extra: str = "") -> None:
+    def __init__(
+        self, directory: Path, nodes: int = 3, *, extra: str = "", ports: Sequence[int] | None = None
+    ) -> None:
+        """`ports` are those of an earlier life, of nodes that are not to move."""
         self.directory = directory
-        ports = free_ports(2 * nodes)
+        self.ports = ports = ports or free_ports(2 * nodes)
         names = [f"node-{i + 1}" for i in range(nodes)]
         listing = "".join(
             f'    {name}: {{raft: "127.0.0.1:{ports[2 * i]}", http: "127.0.0.1:{ports[2 * i + 1]}"}}\n'

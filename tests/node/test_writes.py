@@ -29,6 +29,17 @@ def test_a_single_node_acknowledges_after_its_sync(single: Bench) -> None:
     assert answer == [(Status.OK, FrameFlag.CREATED, 1, b"")]
 
 
+def test_nobody_waits_once_the_last_write_is_answered(single: Bench) -> None:
+    """A clean stop waits for whoever still waits: the last write of a quiet node is not to hold it up."""
+    single.lead()
+    answer = single.put(b"a")
+    single.node.pump()
+    assert single.node.busy
+    single.sync()
+    assert answer
+    assert not single.node.busy
+
+
 def test_a_leader_needs_a_majority_on_disk(three: Bench) -> None:
     three.lead()
     answer = three.put(b"a")
