@@ -274,11 +274,15 @@ def reserve_lock_file(directory: Path, readers: int) -> None:
 
     LMDB writes it through a map of a file with holes: on a full disk, that kills the process.
     """
-    fd = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path = directory / LOCK_FILE
+    is_new = not path.exists()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.posix_fallocate(fd, 0, LOCK_HEAD_BYTES + readers * READER_BYTES)
     finally:
         os.close(fd)
+    if is_new:
+        sync_directory(directory)
 
 
 def pending_install(store: Path, verify_bytes: int = 0) -> tuple[int, int] | None:
