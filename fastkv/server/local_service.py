@@ -158,6 +158,7 @@ class LocalService:
             "term": node.raft.term,
             "commit_index": node.raft.commit_index,
             "applied_index": node.raft.applied_index,
+            "state_hash": f"{node.machine.state_hash:016x}",
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,
