@@ -23,6 +23,8 @@ done
 need curl curl command -v curl
 need jq jq command -v jq
 need strace strace command -v strace
+need iproute2 "ip (iproute2)" command -v ip
+need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide
