@@ -31,17 +31,28 @@ START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 NOT_INHERITED = ("KV_", "RAFT_")
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "raft": {"election_timeout_ms": 100, "heartbeat_timeout_ms": 25, "snapshot_log_bytes": 64 * KIB,
-             "snapshot_chunk_bytes": 16 * KIB},
-    "storage": {"segment_bytes": 1024 * KIB, "memtable_bytes": 64 * KIB, "checkpoint_age_s": 1,
-                "checkpoint_wal_bytes": 1024 * KIB},
-    "logging": {"level": "info"},
-}  # fmt: skip
-"""What nodes run with: the log is cut every few entries, so that who was away for a moment needs a snapshot."""
+LOG_BYTES = 64 * KIB
 
 Result = TypeVar("Result")
 _libc = ctypes.CDLL(None)
+
+
+def settings(log_bytes: int) -> dict[str, dict[str, Any]]:
+    """What nodes run with: the log is cut every second, and who needs more than its last `log_bytes` gets a snapshot.
+
+    They have to hold what is written while a snapshot is fetched: else whoever fetches one needs the next one after it.
+    """
+    return {
+        "raft": {
+            "election_timeout_ms": 100, "heartbeat_timeout_ms": 25, "snapshot_log_bytes": log_bytes,
+            "snapshot_chunk_bytes": 16 * KIB,
+        },
+        "storage": {
+            "segment_bytes": 1024 * KIB, "memtable_bytes": 64 * KIB, "checkpoint_age_s": 1,
+            "checkpoint_wal_bytes": 1024 * KIB,
+        },
+        "logging": {"level": "info"},
+    }  # fmt: skip
 
 
 class ClusterError(FastKVError):
@@ -153,12 +164,10 @@ class Node:
 class Cluster:
     """All nodes of a run."""
 
-    def __init__(
-        self, directory: Path, network: Network, settings: Mapping[str, Mapping[str, Any]] = SETTINGS
-    ) -> None:
+    def __init__(self, directory: Path, network: Network, *, log_bytes: int = LOG_BYTES) -> None:
         self.directory = directory
         self.network = network
-        self._settings = settings
+        self._settings = settings(log_bytes)
         self.nodes = {name: Node(name, network, directory) for name in network.places}
         self.ended_by_themselves: list[str] = []
         """What was noticed of processes that nobody had ended."""

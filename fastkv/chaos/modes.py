@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from fastkv.chaos.faults import FAULTS, Step
 
+KIB = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -46,6 +48,8 @@ class Mode:
     deck: tuple[Card, ...]
     gap_s: tuple[float, float]
     crowd: Crowd
+    log_bytes: int
+    """How much of the log nodes keep for who was away: a few seconds of it."""
     must: tuple[str, ...] = ()
     """Faults without which the run was none of its kind."""
 
@@ -75,11 +79,11 @@ MODES = {
     mode.name: mode
     for mode in (
         Mode("random-failures", ("kill-leader", "pause-leader"), PROCESSES, (0.8, 2.0),
-             Crowd(6, 1, 3, 0.03, (16, 512)), must=("kill-leader",)),
+             Crowd(6, 1, 3, 0.03, (16, 512)), 512 * KIB, must=("kill-leader",)),
         Mode("network-partition", ("isolate-leader", "one-way"), PARTITIONS, (0.6, 1.5),
-             Crowd(6, 1, 3, 0.03, (16, 512)), must=("isolate-leader",)),
+             Crowd(6, 1, 3, 0.03, (16, 512)), 512 * KIB, must=("isolate-leader",)),
         Mode("load-test-with-failures", ("kill-leader", "isolate-leader"), (*PROCESSES, *PARTITIONS), (2.0, 4.0),
-             Crowd(32, 4, 8, 0.03, (256, 16_384)), must=("kill-leader", "isolate-leader")),
+             Crowd(32, 4, 8, 0.03, (256, 16_384)), 16 * 1024 * KIB, must=("kill-leader", "isolate-leader")),
     )
 }  # fmt: skip
 """By name."""

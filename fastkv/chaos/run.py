@@ -17,7 +17,7 @@ from fastkv.chaos import verdict
 from fastkv.chaos.agreement import agree
 from fastkv.chaos.chart import draw
 from fastkv.chaos.clients import Load
-from fastkv.chaos.cluster import SETTINGS, Cluster, ClusterError
+from fastkv.chaos.cluster import Cluster, ClusterError
 from fastkv.chaos.faults import FAULTS, Step, World
 from fastkv.chaos.history import Recorder, read_history
 from fastkv.chaos.judge import Judgement, judge, too_little
@@ -58,7 +58,7 @@ async def run(plan: Plan, progress: Progress) -> Judgement:
     names = [f"node-{number}" for number in range(1, plan.nodes + 1)]
     network: Network = Namespaces(names) if plan.network == "namespaces" else Proxies(names, seed=plan.seed)
     record = RunRecord(plan.mode, plan.seed, names, plan.network)
-    cluster = Cluster(plan.directory, network, SETTINGS)
+    cluster = Cluster(plan.directory, network, log_bytes=MODES[plan.mode].log_bytes)
     try:
         await network.start()
         progress.say(f"{plan.mode}, seed {plan.seed}: starting {plan.nodes} nodes in {plan.directory}")
