@@ -34,7 +34,7 @@ def draw(timeline: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(
-        3, 1, figsize=(11, 6.2), sharex=True, layout="constrained", height_ratios=(3, 3, 1.2)
+        3, 1, figsize=(10, 5.6), sharex=True, layout="constrained", height_ratios=(3, 3, 1.2)
     )
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
@@ -46,7 +46,7 @@ def draw(timeline: dict[str, Any], path: Path) -> None:
     panels[0].set_xlim(0, timeline["seconds"])
     panels[2].set_xlabel("seconds")
     figure.suptitle(f"{timeline['mode']}, seed {timeline['seed']}, {len(timeline['nodes'])} nodes", fontsize=10)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=95)
     pyplot.close(figure)
 
 
