@@ -122,7 +122,8 @@ class Namespaces:
         return target, f"add rule inet chaos input ip saddr {address} {part}counter drop"
 
     async def _load(self, node: str, lines: list[str]) -> None:
-        self._dropped += await self._counted(node)
+        dropped = await self._counted(node)
+        self._dropped += dropped        # not in one line: others of these are under way, and would be forgotten
         await self._nft(node, "; ".join(("flush table inet chaos", *lines)))
 
     async def _nft(self, node: str, *arguments: str) -> bytes:

@@ -100,6 +100,7 @@ def _is_there(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_judges_nothing_and_leaves_nobody(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fastkv", "chaos", "network-partition", "--seconds", "600", "--json"]

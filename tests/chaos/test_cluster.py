@@ -21,7 +21,7 @@ from fastkv.client import AsyncClient
 NAMES = ["node-1", "node-2", "node-3"]
 LIMIT_S = 60.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def with_cluster(directory: Path, act: Callable[[Cluster], Awaitable[None]]) -> None:
