@@ -88,15 +88,16 @@ class Namespaces:
             _run(*self.command(name, ("nft", "-f", "-")), text=TABLE)
 
     async def close(self) -> None:
-        """End what keeps the namespaces; the kernel removes them, and the devices with them."""
+        """Remove the devices, and end what keeps the namespaces, which the kernel then removes in its own time."""
+        for device in (*(f"node{number}" for number in range(len(self._holders))), BRIDGE):
+            with contextlib.suppress(MissingError):     # it was never made where `start` failed
+                _run("ip", "link", "del", device)
         for holder in self._holders.values():
             for pipe in (holder.stdin, holder.stdout):
                 if pipe is not None:
                     pipe.close()
             holder.wait()
         self._holders.clear()
-        with contextlib.suppress(MissingError):     # it was never made where `start` failed
-            _run("ip", "link", "del", BRIDGE)
 
     def command(self, node: str, command: Sequence[str]) -> list[str]:
         """Run it in the node's namespace."""
