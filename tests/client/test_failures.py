@@ -69,11 +69,20 @@ async def test_what_was_not_done_is_tried_again_until_it_works(status: Status) -
 async def test_what_is_never_done_ends_with_its_own_error_at_the_deadline(
     status: Status, error: type[fastkv.NotDone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "next_s", lambda backoff: 0.2)  # tries at 0 and 0.2 s, and none near the deadline
+    paused: set[Backoff] = set()
+
+    def next_s(backoff: Backoff) -> float:
+        """A second try at once; a third would come behind the deadline, so that the request ends there and then."""
+        if backoff in paused:
+            return 1000.0
+        paused.add(backoff)
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "next_s", next_s)
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.PUT] = Times(1_000_000, status)
         with pytest.raises(error, match="not now"):
-            await kv.put("k", "v", timeout=0.35)
+            await kv.put("k", "v", timeout=60)
         assert len(node.asked(Opcode.PUT)) == 2
 
 
