@@ -25,6 +25,8 @@ need jq jq command -v jq
 need strace strace command -v strace
 need fuse3 "FUSE (fusermount3 and libfuse3)" command -v fusermount3
 need e2fsprogs mkfs.ext4 command -v mkfs.ext4
+need iproute2 "ip (iproute2)" command -v ip
+need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide

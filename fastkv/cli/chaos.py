@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastkv.cli.chaos_runs import COMMANDS, MODES
 from fastkv.cli.options import json_option
 from fastkv.cli.output import Exit, fail, say_json
 
@@ -15,14 +16,34 @@ if TYPE_CHECKING:
     from fastkv.chaos.verdict import Report
 
 
-@click.group()
+class _Group(click.Group):
+    """One line for a mode that does not exist."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(context, name) is None and not name.startswith("-"):
+            fail(f"there is no mode {name!r}: choose {', '.join(MODES)}", "USAGE", Exit.USAGE)
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=_Group)
 def chaos() -> None:
     """Faults on a cluster of real processes, and a verdict on what its clients saw.
 
+    Exit status 0 only where nothing acknowledged was lost, the clients' history is linearizable, all nodes agree in the
+    end, and enough was tried to say so.
+
     \b
     Example:
-      fastkv chaos check history.jsonl
+      fastkv chaos random-failures --seconds 60 --seed 7
+      fastkv chaos check data/chaos/random-failures-7/history.jsonl
     """
+
+
+for command in COMMANDS:
+    chaos.add_command(command)
 
 
 @chaos.command()

@@ -182,8 +182,10 @@ def _ask(endpoints: str, timeout_s: float) -> dict[str, Any]:
         if isinstance(answer, str):
             nodes[endpoint] = {"id": None, "address": endpoint, "state": "Unreachable", "term": None, "error": answer}
         else:
-            own = answer["nodes"][answer["local_node_id"]]
-            nodes[endpoint] = {"id": own["id"], "address": endpoint, "state": own["state"], "term": own["term"]}
+            # It knows no members while it waits to be added, and is none of them any more once it is removed.
+            own = answer["nodes"].get(answer["local_node_id"], {"state": "Not a member", "term": 0})
+            name = answer["local_node_id"]
+            nodes[endpoint] = {"id": name, "address": endpoint, "state": own["state"], "term": own["term"]}
     leaders = [node for node in nodes.values() if node["state"] == "Leader"]
     known = [a["leader"] for a in answers.values() if not isinstance(a, str) and a["leader"]]
     leader = max(leaders, key=lambda node: int(node["term"]))["id"] if leaders else known[0]["id"] if known else None

@@ -152,7 +152,12 @@ class WritePath:
     def expire(self, now: int) -> None:
         """Called each tick: end what is past its deadline, and try again with what waits."""
         self._proposals.expire(now, self._raft.applied_index)
-        self._forwards.fail_where(lambda forwarded: forwarded.deadline <= now)
+        leader = self._raft.leader
+        # Who had it leads no more, as far as is known here: that it answers yet is hoped for as long as for a leader.
+        self._forwards.fail_where(
+            lambda forwarded: forwarded.deadline <= now
+            or (forwarded.leader != leader and forwarded.leader_deadline <= now)
+        )
         if self._waiting:
             for waiting in self._waiting:
                 if now >= min(waiting.leader_deadline, waiting.deadline):

@@ -20,6 +20,7 @@ import fastkv.cli.kv
 from fastkv._core.workload import Workload
 from fastkv.cli import cli
 from fastkv.cli.local.plan import DEFAULT_CLUSTER
+from fastkv.cli.local.probe import leader_of
 from fastkv.client import Item
 from fastkv.errors import FastKVError, InvalidKey, OutcomeUnknown, PreconditionFailed, Timeout, Unavailable
 
@@ -324,6 +325,22 @@ def test_status_puts_together_what_each_node_says(
     assert shown.stderr.splitlines() == [
         f"{where}: {answer}" for where, answer in zip(("x:1", "y:2"), answers, strict=True) if isinstance(answer, str)
     ]
+
+
+def test_status_shows_who_is_no_member_and_counts_it_for_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fastkv.cli.endpoints
+
+    waiting = {**said("b", "Follower", None), "nodes": {}}
+    removed = {**said("c", "Leader", None), "nodes": said("a", "Follower", None)["nodes"]}
+    answers = {"x:1": said("a", "Leader", "a"), "y:2": waiting, "z:3": removed}
+    monkeypatch.setattr(fastkv.cli.endpoints, "ask_each", lambda endpoints, timeout_s: answers)
+    result = run("cluster", "status", "--json")
+    view = json.loads(result.stdout)
+    assert (result.exit_code, view["leader"]) == (0, "a")
+    assert [(node["id"], node["state"]) for node in view["nodes"]] == [
+        ("a", "Leader"), ("b", "Not a member"), ("c", "Not a member"),
+    ]  # fmt: skip
+    assert leader_of([waiting, removed]) is None
 
 
 def test_the_leader_is_whom_the_leader_itself_or_else_anybody_names(monkeypatch: pytest.MonkeyPatch) -> None:

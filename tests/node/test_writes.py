@@ -169,6 +169,30 @@ def test_a_forwarded_write_without_an_answer_is_unknown(three: Bench, event: str
     assert [status for status, *_ in answer] == [Status.OUTCOME_UNKNOWN]
 
 
+def test_a_forward_to_who_leads_no_more_is_given_up_as_soon_as_waiting_for_a_leader_is(three: Bench) -> None:
+    """Its links are up, and nothing comes on them: the node must not keep its clients for the whole request timeout."""
+    three.follow()
+    answer = three.put(b"a")
+    three.node.pump()
+    forwarded(three)
+    settings = three.node.settings
+    three.ticks(settings.leader_wait_ticks + 1)
+    assert three.node.raft.leader == ""
+    assert three.node.now < settings.request_timeout_ticks
+    assert [status for status, *_ in answer] == [Status.OUTCOME_UNKNOWN]
+
+
+def test_a_forward_to_who_still_leads_has_all_its_time(three: Bench) -> None:
+    three.follow()
+    answer = three.put(b"a")
+    three.node.pump()
+    forwarded(three)
+    for _ in range(three.node.settings.leader_wait_ticks + 10):
+        three.ticks(1)
+        three.follow()
+    assert answer == []
+
+
 def test_a_refused_forward_is_tried_again(three: Bench) -> None:
     three.follow()
     answer = three.put(b"a")

@@ -191,7 +191,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-LAST_STEP_BEFORE_THE_RENAME = 4
+LAST_STEP_BEFORE_THE_RENAME = 5
 
 
 @pytest.mark.parametrize("step", range(1, 15))
