@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import uvloop
 
+from fastkv._core.codes import Status
 from fastkv._core.connection import Role
 from fastkv.config import NodeConfig, is_loopback
 from fastkv.errors import FastKVError
@@ -24,9 +25,18 @@ from fastkv.node import Addresses
 from fastkv.raft import LEADER
 from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
+from fastkv.server.disk_space import DiskSpace
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
-from fastkv.server.metrics import BATCH_BOUNDS, CHECKPOINT_BOUNDS_S, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
+from fastkv.server.metrics import (
+    BATCH_BOUNDS,
+    CHECKPOINT_BOUNDS_S,
+    DISK_BOUNDS_S,
+    Distribution,
+    Figures,
+    NodeMetrics,
+    RawRequests,
+)
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.server.ticker import Ticker
@@ -78,6 +88,8 @@ class Runtime:
         self._ticker = Ticker(tick_s(config), self._tick)
         self._turn_scheduled = False
         self._announced: tuple[object, ...] = ()
+        self._leadership: tuple[object, ...] = ()
+        self._leader_changes = 0
         self._alarm = ""
         self._bootstrapping = False
         self._idle: asyncio.Future[None] | None = None
@@ -119,7 +131,8 @@ class Runtime:
         )
         self.http = HttpServer(self.service, config.limits)
         self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
-        self.metrics = NodeMetrics(self._figures, [self.http.requests])
+        self._disk = DiskSpace(config.data_dir)
+        self.metrics = NodeMetrics(self._figures, [self.http.requests, RawRequests(self.node.outbox.tally)])
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -277,10 +290,11 @@ class Runtime:
     def _figures(self) -> Figures:
         """What /metrics shows."""
         node, raft = self.node, self.node.raft
+        self._disk.refresh()
         return Figures(
             has_leader=bool(raft.leader),
             is_leader=raft.role == LEADER,
-            leader_changes=node.leader_changes,
+            leader_changes=self._leader_changes,
             term=raft.term,
             commit_index=raft.commit_index,
             applied_index=raft.applied_index,
@@ -291,6 +305,8 @@ class Runtime:
             keys=self.machine.key_count,
             store_bytes=self.store.bytes_on_disk,
             log_bytes=self.log.bytes_on_disk,
+            disk_bytes=self._disk.total_bytes,
+            disk_free_bytes=self._disk.free_bytes,
             connections={
                 "client": self.raw.count(Role.CLIENT),
                 "peer": self.raw.count(Role.PEER),
@@ -299,17 +315,22 @@ class Runtime:
             fsync_seconds=Distribution(DISK_BOUNDS_S, *self.log.fsync_seconds),
             checkpoint_seconds=self._checkpoint_seconds,
             batch_entries=Distribution(BATCH_BOUNDS, *self.log.batch_entries),
+            peer_round_trip_seconds=self.links.round_trips_s,
             snapshots_open=len(self.machine.held),
             snapshots_installed=node.snapshots_installed,
             snapshot_bytes_sent=node.snapshot_bytes[0],
             snapshot_bytes_received=node.snapshot_bytes[1],
             has_alarm=bool(node.alarm),
+            refuses_writes=node.ingress.refuse_writes != Status.OK,
         )
 
     def _announce(self) -> None:
         raft = self.node.raft
         self._announced = (raft.role, raft.term, raft.leader)
         set_node_context(term=raft.term, role=STATE_NAMES[raft.role])
+        if raft.leader and (raft.term, raft.leader) != self._leadership:
+            self._leadership = (raft.term, raft.leader)
+            self._leader_changes += 1
         log.info("%s in term %d, leader %s", STATE_NAMES[raft.role], raft.term, raft.leader or "not known")
 
     def _announce_alarm(self) -> None:

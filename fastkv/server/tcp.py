@@ -173,10 +173,11 @@ class RawServer:
 
     def request(self, connection: Connection, opcode: int, request_id: int, body: bytes) -> None:
         """A client's request that is not hot."""
+        asked_us = self._node.outbox.tally.now_us
         if opcode == Opcode.SCAN:
 
             def deliver(status: int, flags: int, revision: int, payload: bytes) -> None:
-                self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status))
+                self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status), asked_us)
 
             self._service.scan(body, deliver)
         elif opcode == Opcode.ADMIN:
@@ -187,8 +188,10 @@ class RawServer:
             self._reply(connection, request_id, opcode, Status.UNKNOWN_OPCODE, f"unknown opcode {opcode:#x}".encode())
 
     def _admin(self, connection: Connection, request_id: int, body: bytes) -> None:
+        asked_us = self._node.outbox.tally.now_us
+
         def deliver(status: int, answer: dict[str, Any]) -> None:
-            self._reply(connection, request_id, Opcode.ADMIN, status, orjson.dumps(answer))
+            self._reply(connection, request_id, Opcode.ADMIN, status, orjson.dumps(answer), asked_us)
 
         try:
             asked = orjson.loads(body)
@@ -212,8 +215,16 @@ class RawServer:
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
-    def _reply(self, connection: Connection, request_id: int, opcode: int, status: int, body: bytes) -> None:
-        connection.reply(request_id, opcode, status, 0, body)
+    def _reply(
+        self,
+        connection: Connection,
+        request_id: int,
+        opcode: int,
+        status: int,
+        body: bytes,
+        asked_us: int | None = None,
+    ) -> None:
+        connection.reply(request_id, opcode, status, 0, body, asked_us)
         self._node.ingress.request_wake()
 
     def _drop_peer(self, node_id: str) -> None:

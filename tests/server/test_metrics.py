@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastkv.server.metrics import REQUEST_BOUNDS_S, Distribution, Figures, NodeMetrics, RequestMetrics
+from fastkv._core.codes import Opcode, Status
+from fastkv._core.tally import Tally
+from fastkv.server.metrics import REQUEST_BOUNDS_S, Distribution, Figures, NodeMetrics, RawRequests, RequestMetrics
 from fastkv.version import __version__
 
 PROMISED = {
     "server_has_leader": "gauge",
     "server_is_leader": "gauge",
     "server_leader_changes_total": "counter",
+    "server_refuses_writes": "gauge",
     "raft_term": "gauge",
     "raft_commit_index": "gauge",
     "raft_applied_index": "gauge",
@@ -32,6 +35,9 @@ PROMISED = {
     "requests_total": "counter",
     "keys": "gauge",
     "store_bytes": "gauge",
+    "wal_bytes": "gauge",
+    "disk_bytes": "gauge",
+    "disk_free_bytes": "gauge",
     "watchers": "gauge",
     "connections": "gauge",
     "snapshot_open": "gauge",
@@ -58,6 +64,8 @@ def figures(**changed: Any) -> Figures:
         "keys": 100,
         "store_bytes": 1 << 20,
         "log_bytes": 1 << 26,
+        "disk_bytes": 1 << 33,
+        "disk_free_bytes": 1 << 32,
         "connections": {"client": 5, "peer": 2, "http": 1},
     }
     return Figures(**{**plain, **changed})
@@ -135,6 +143,42 @@ def test_requests_of_all_faces_are_added_up() -> None:
     # A scrape changes nothing.
     assert sum(http.durations["get"].counts) == 2
     assert http.totals["get", "OK"] == 1
+
+
+def test_what_the_raw_port_has_counted_is_read_by_name() -> None:
+    tally = Tally()
+    tally.look()
+    now = tally.now_us
+    for opcode, status, took_us in [
+        (Opcode.PUT, Status.OK, 1500),
+        (Opcode.PUT, Status.NO_SPACE, 100),
+        (Opcode.SCAN, Status.OK, 0),
+        (Opcode.ERROR, Status.FRAME_TOO_LARGE, 0),
+        (0xEE, Status.UNKNOWN_OPCODE, 0),
+        (Opcode.GET, 999, 0),
+        (Opcode.GOODBYE, Status.OK, 0),     # nobody asked
+    ]:
+        tally.count(opcode, status, (now - took_us) % 2**32)
+    http = RequestMetrics()
+    http.observe("put", "OK", 0.5)
+    text = NodeMetrics(figures, [http, RawRequests(tally)]).render()
+    assert value(text, "requests_total", op="put", code="OK") == 2
+    assert value(text, "requests_total", op="put", code="NO_SPACE") == 1
+    assert value(text, "requests_total", op="scan", code="OK") == 1
+    assert value(text, "requests_total", op="other", code="FRAME_TOO_LARGE") == 1
+    assert value(text, "requests_total", op="other", code="UNKNOWN_OPCODE") == 1
+    assert value(text, "requests_total", op="get", code="UNKNOWN") == 1
+    assert value(text, "request_duration_seconds_bucket", op="put", le="0.0001") == 1
+    assert value(text, "request_duration_seconds_bucket", op="put", le="0.0025") == 2
+    assert value(text, "request_duration_seconds_sum", op="put") == pytest.approx(0.5016)
+    assert value(text, "request_duration_seconds_count", op="other") == 2
+    assert b"goodbye" not in text.lower()
+
+
+def test_what_an_alert_waits_for_is_shown_while_it_is_none() -> None:
+    text = NodeMetrics(figures, []).render()
+    for op, code in [("put", "NO_SPACE"), ("put", "OUTCOME_UNKNOWN"), ("delete", "NO_LEADER"), ("get", "TIMEOUT")]:
+        assert value(text, "requests_total", op=op, code=code) == 0
 
 
 def test_a_label_cannot_break_the_format() -> None:
