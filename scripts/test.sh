@@ -24,6 +24,7 @@ need curl curl command -v curl
 need jq jq command -v jq
 need strace strace command -v strace
 need procps "ps and pgrep" command -v pgrep
+need prometheus "Prometheus and promtool" command -v promtool
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide
 install_fastkv dev

@@ -1,8 +1,8 @@
 """What Prometheus scrapes.
 
-The text format, its escaping and the metrics of the process are prometheus-client's. Observing is not: what is hot
-counts into plain numbers, compiled or not, and a collector reads them when somebody scrapes. So an operation costs an
-addition or two, and a scrape costs the scrape.
+The text format and its escaping are prometheus-client's. Observing is not: what is hot counts into plain numbers,
+compiled or not, and a collector reads them when somebody scrapes. So an operation costs an addition or two, and a
+scrape costs the scrape.
 
 * `Distribution` is what a histogram is read from;
 * `RequestMetrics` counts the requests of the HTTP face, `RawRequests` reads what the raw port has counted;
@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fastkv._core import tally, wal_writer
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.tally import Tally
+from fastkv.server.process_metrics import ProcessMetrics
 from fastkv.version import __version__
 
 PREFIX = "fastkv"
@@ -207,7 +208,7 @@ class NodeMetrics(Collector):
         self._requests = tuple(requests)
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(namespace=PREFIX, registry=self._registry)
+        self._registry.register(ProcessMetrics(PREFIX))
 
     def render(self) -> bytes:
         """Every metric in Prometheus' text format 0.0.4."""

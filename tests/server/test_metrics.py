@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.tally import Tally
+from fastkv.server import metrics
+from fastkv.server.http.routes import KEY, MEMBER, ROUTES
 from fastkv.server.metrics import REQUEST_BOUNDS_S, Distribution, Figures, NodeMetrics, RawRequests, RequestMetrics
 from fastkv.version import __version__
 
@@ -46,7 +49,14 @@ PROMISED = {
     "snapshot_received_bytes_total": "counter",
     "state_alarm": "gauge",
     "build_info": "gauge",
+    "process_cpu_seconds_total": "counter",
+    "process_resident_memory_bytes": "gauge",
+    "process_virtual_memory_bytes": "gauge",
+    "process_start_time_seconds": "gauge",
+    "process_open_fds": "gauge",
+    "process_max_fds": "gauge",
 }
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def figures(**changed: Any) -> Figures:
@@ -83,15 +93,38 @@ def value(text: bytes, name: str, **labels: str) -> float:
     return samples(text)[f"fastkv_{name}", frozenset(labels.items())]
 
 
-def test_every_promised_metric_is_there_with_its_type() -> None:
+def full() -> bytes:
+    """A scrape in which every metric has a sample."""
     requests = RequestMetrics()
     requests.observe("get", "OK", 0.001)
-    text = NodeMetrics(lambda: figures(peer_round_trip_seconds={"node-2": 0.001}), [requests]).render()
+    return NodeMetrics(lambda: figures(peer_round_trip_seconds={"node-2": 0.001}), [requests]).render()
+
+
+def test_every_promised_metric_is_there_with_its_type_and_no_other() -> None:
+    text = full()
     types = dict(re.findall(r"^# TYPE fastkv_(\S+) (\S+)$", text.decode(), re.MULTILINE))
-    assert {name: types.get(name) for name in PROMISED} == PROMISED
+    assert types == PROMISED
     names = {name for name, _ in samples(text)}
     for name, kind in PROMISED.items():
         assert f"fastkv_{name}{'_bucket' if kind == 'histogram' else ''}" in names, "a type without a sample"
+
+
+def test_the_page_lists_what_there_is() -> None:
+    rows = re.findall(r"^\| `fastkv_(\w+)` \| (\w+) \| ([\w, ]*) ?\| \S", PAGE.read_text(), re.MULTILINE)
+    assert {name: kind for name, kind, _ in rows} == PROMISED
+    labels: dict[str, set[str]] = {name: set() for name in PROMISED}
+    for family in text_string_to_metric_families(full().decode()):
+        name = family.name.removeprefix("fastkv_")
+        for sample in family.samples:
+            labels[name if name in PROMISED else f"{name}_total"] |= set(sample.labels) - {"le"}
+    assert {name: set(re.findall(r"\w+", shown)) for name, _, shown in rows} == labels
+
+
+def test_every_operation_is_on_the_page() -> None:
+    text = PAGE.read_text()
+    routes = {op for route in (KEY, MEMBER, *ROUTES.values()) for op, _ in route.methods.values()}
+    named = {metrics.OTHER, *metrics._OPS.values(), *routes}
+    assert {op for op in named if f"`{op}`" not in text} == set()
 
 
 def test_every_name_begins_with_fastkv_and_has_a_help() -> None:
@@ -105,8 +138,8 @@ def test_every_name_begins_with_fastkv_and_has_a_help() -> None:
 
 def test_figures_are_read_at_each_scrape() -> None:
     now = figures()
-    metrics = NodeMetrics(lambda: now, [])
-    text = metrics.render()
+    node = NodeMetrics(lambda: now, [])
+    text = node.render()
     assert value(text, "server_has_leader") == 1
     assert value(text, "server_is_leader") == 0
     assert value(text, "raft_term") == 3
@@ -114,8 +147,8 @@ def test_figures_are_read_at_each_scrape() -> None:
     assert value(text, "connections", kind="http") == 1
     assert value(text, "build_info", version=__version__, python=__import__("platform").python_version()) == 1
     now.term, now.is_leader = 4, True
-    assert value(metrics.render(), "raft_term") == 4
-    assert value(metrics.render(), "server_is_leader") == 1
+    assert value(node.render(), "raft_term") == 4
+    assert value(node.render(), "server_is_leader") == 1
 
 
 def test_two_nodes_in_one_process_do_not_meet() -> None:
