@@ -13,15 +13,16 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from fastkv._core.codes import Status
 from fastkv._core.connection import Role
 from fastkv.config import NodeConfig, is_loopback
-from fastkv.errors import FastKVError
+from fastkv.errors import ConfigError, FastKVError
 from fastkv.logs import set_node_context, setup_logging
-from fastkv.node import Addresses
+from fastkv.node import Addresses, Transport
 from fastkv.raft import LEADER
 from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
@@ -42,6 +43,9 @@ from fastkv.server.tcp import RawServer
 from fastkv.server.ticker import Ticker
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
+
+if TYPE_CHECKING:
+    from fastkv.server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +80,16 @@ async def _serve(config: NodeConfig) -> int:
             return status
         finally:
             await runtime.close()
+
+
+def _traced(config: NodeConfig, links: PeerLinks) -> tuple[Tracing, Transport]:
+    """Tracing, and links that take part in it. ConfigError where fastkv[otel] is not installed."""
+    try:
+        from fastkv.server.tracing import TracedLinks, Tracing, otlp_provider
+    except ImportError as error:
+        raise ConfigError(f"tracing.enabled needs more than there is: pip install 'fastkv[otel]' ({error})") from None
+    tracing = Tracing(otlp_provider(config.node_id, config.cluster.name))
+    return tracing, TracedLinks(links, tracing)
 
 
 class Runtime:
@@ -118,7 +132,11 @@ class Runtime:
             on_lost=self._on_lost,
             on_refused=lambda peer, status, text: self.node.refused_by(peer, status, text),
         )
-        self.node = parts.node(self.links, self._wake, on_members=self._members_changed, on_removed=self._removed)
+        transport: Transport = self.links
+        self._tracing: Tracing | None = None
+        if config.tracing.enabled:
+            self._tracing, transport = _traced(config, self.links)
+        self.node = parts.node(transport, self._wake, on_members=self._members_changed, on_removed=self._removed)
         self.links.set_peers(parts.first_peers(self.node.raft.membership))
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
         self.raw = RawServer(
@@ -128,8 +146,9 @@ class Runtime:
             disk=directory.disk,
             on_peer=self.links.nudge,
             on_broken=self._broken,
+            tracing=self._tracing,
         )
-        self.http = HttpServer(self.service, config.limits)
+        self.http = HttpServer(self.service, config.limits, tracing=self._tracing)
         self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
         self._disk = DiskSpace(config.data_dir)
         self.metrics = NodeMetrics(self._figures, [self.http.requests, RawRequests(self.node.outbox.tally)])
@@ -176,6 +195,8 @@ class Runtime:
         self.log.close()
         self.machine.close()
         self.store.close()
+        if self._tracing is not None:
+            self._tracing.close()
         log.info("stopped")
 
     def _bootstrap_if_linked(self) -> None:
