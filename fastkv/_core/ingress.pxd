@@ -24,6 +24,7 @@ cdef class Ingress:
     cdef ReadBatch reads
     cdef ReadBatch lease_reads
     cdef bint awake
+    cdef bint timed                      # a connection has looked at the clock since the node last ran
     cdef Py_ssize_t value_limit_bytes
     cdef readonly Py_ssize_t open_limit_bytes
     cdef public uint32_t session_limit   # sessions that may be open once one has been opened here

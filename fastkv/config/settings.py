@@ -277,6 +277,18 @@ class SecuritySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Whether requests are traced."""
+
+    enabled: bool = _setting(
+        False,
+        Rule(
+            bool, "Spans of requests go to the OpenTelemetry collector that OTEL_* variables name. Needs fastkv[otel]."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything that one node has to know before it starts."""
 
@@ -288,6 +300,7 @@ class NodeConfig:
     limits: Limits = field(default_factory=Limits)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
 
     @property
     def data_dir(self) -> Path:
@@ -303,5 +316,6 @@ SECTIONS: dict[str, type] = {
     "limits": Limits,
     "logging": LoggingSettings,
     "security": SecuritySettings,
+    "tracing": TracingSettings,
 }
 """The sections of a file, in the order in which docs/configuration.md shows them."""

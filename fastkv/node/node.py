@@ -85,7 +85,7 @@ class Node:
             machine.table, wake, value_limit_bytes=value_limit_bytes, open_limit_bytes=open_limit_bytes
         )
         self.ingress.clock, self.ingress.applied_index, self.ingress.age_ms = clock, raft.applied_index, UNKNOWN_AGE_MS
-        self.now = self.leader_changes = self.snapshots_installed = 0
+        self.now = self.snapshots_installed = 0
         self._clock, self._on_removed, self._wake = clock, on_removed, wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
@@ -282,7 +282,6 @@ class Node:
         for context in ready.reads_failed:
             self._reads.failed(context)
         if ready.leadership is not None:
-            self.leader_changes += 1
             self._writes.leadership_changed()
         if ready.snapshot_wanted and not self._installation.busy:
             others = [peer for peer in self.raft.peers if peer != self.raft.leader]
@@ -418,12 +417,12 @@ class Node:
 
     @property
     def proposals_pending(self) -> int:
-        """Batches that are neither applied nor given up."""
-        return len(self._writes)
+        """Writes that are neither applied nor given up."""
+        return self._writes.pending
 
     @property
     def proposals_failed(self) -> int:
-        """Proposals that were refused because too much was under way."""
+        """Writes that were refused, or given up without knowing what became of them."""
         return self._writes.failed
 
     def peer_status(self, node_id: str) -> PeerStatus | None:
