@@ -2,6 +2,7 @@
 
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
+* `inspect/`: what is in each node: health, data, log
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
@@ -25,6 +26,7 @@ COMMANDS = {
     "put": "fastkv.cli.kv:put",
     "del": "fastkv.cli.kv:delete",
     "scan": "fastkv.cli.kv:scan",
+    "inspect": "fastkv.cli.inspect:inspect",
     "bench": "fastkv.cli.bench:bench",
     "version": "fastkv.cli.version:version",
 }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastkv.cli.inspect.show import looked, shortened, table, watch_option
+from fastkv.cli.inspect.show import looked, shortened, table, text_of, watch_option
 from fastkv.cli.options import endpoints_option, json_option, timeout_option
-from fastkv.cli.output import Exit, argument_bytes, as_fields, reported, say_json, shown
+from fastkv.cli.output import Exit, argument_bytes, as_fields, reported, say_json
 
 if TYPE_CHECKING:
     from fastkv.cli.inspect.comparison import Pair
@@ -106,10 +106,10 @@ def _show(view: dict[str, Any]) -> None:
     rows = []
     for pair in view["pairs"]:
         style = {"different": "red", "behind": "yellow"}.get(pair["agreement"])
-        rows.append(([_text(pair, "key"), shortened(_text(pair, "value")), f"{pair['revision']:,}",
+        rows.append(([text_of(pair, "key"), shortened(text_of(pair, "value")), f"{pair['revision']:,}",
                       pair["agreement"]], style))
         for name, item in pair.get("elsewhere", {}).items():
-            there = "(not there)" if item is None else shortened(_text(item, "value"))
+            there = "(not there)" if item is None else shortened(text_of(item, "value"))
             rows.append((["", there, "" if item is None else f"{item['revision']:,}", f"on {name}"], style))
     table(("key", "value", "revision", "nodes"), rows)
     if view["keys"] > len(view["pairs"]):
@@ -122,10 +122,3 @@ def _show(view: dict[str, Any]) -> None:
         click.echo(f"the nodes agree; {view['behind']:,} keys have not reached all of them yet")
     else:
         click.echo("the nodes agree")
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    """A key or value of `as_fields`, as one line."""
-    if name in fields:
-        return shown(str(fields[name]).encode())
-    return f"base64:{fields[f'{name}_base64']}"

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from fastkv.cli.inspect.show import looked, table, watch_option
+from fastkv.cli.inspect.show import looked, table, text_of, watch_option
 from fastkv.cli.options import endpoints_option, json_option, timeout_option
-from fastkv.cli.output import Exit, reported, say_json, shown
+from fastkv.cli.output import Exit, reported, say_json
 from fastkv.errors import FastKVError
 from fastkv.wire.client import LOG_ENTRIES, MAX_LOG_ENTRIES
 
@@ -44,7 +44,8 @@ def raft(
 
     def look() -> Exit:
         with reported(as_json=as_json):
-            logs = _offline(data_dir, first or 0, limit) if data_dir else _online(endpoints, timeout_s, first or 0, limit)
+            start = first or 0
+            logs = _offline(data_dir, start, limit) if data_dir else _online(endpoints, timeout_s, start, limit)
         if as_json:
             say_json({"logs": logs})
         else:
@@ -87,7 +88,7 @@ def _show(log: dict[str, Any]) -> None:
 
 
 def _cells(entry: dict[str, Any], log: dict[str, Any]) -> list[str]:
-    key = shown(entry["key"].encode()) if "key" in entry else f"base64:{entry['key_base64']}" if "key_base64" in entry else ""
+    key = text_of(entry, "key")
     note = f"only at revision {entry['if_revision']}" if "if_revision" in entry else ""
     if log.get("commit_index") is not None and entry["index"] > log["commit_index"]:
         note = f"{note}  not committed".strip()

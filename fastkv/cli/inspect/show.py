@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import click
 
-from fastkv.cli.output import Exit
+from fastkv.cli.output import Exit, shown
 
 VALUE_SHOWN = 60
 """Characters of a value in a table."""
 
 watch_option = click.option(
-    "--watch", "every_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Look again every so often, until Ctrl-C."
-)
+    "--watch", "every_s", type=click.FloatRange(min=0.1), metavar="SECONDS",
+    help="Look again every so often, until Ctrl-C.",
+)  # fmt: skip
 
 
 def table(headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str | None]]) -> None:
@@ -34,6 +36,13 @@ def table(headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str | Non
 def shortened(text: str) -> str:
     """A value as a table shows it."""
     return text if len(text) <= VALUE_SHOWN else f"{text[:VALUE_SHOWN - 1]}…"
+
+
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """What `output.as_fields` made of bytes, as one line; empty where there is none of that name."""
+    if name in fields:
+        return shown(str(fields[name]).encode())
+    return f"base64:{fields[f'{name}_base64']}" if f"{name}_base64" in fields else ""
 
 
 def looked(look: Callable[[], Exit], every_s: float | None) -> None:

@@ -48,7 +48,7 @@ def trial(endpoints: str, timeout_s: float, as_json: bool) -> None:
 
 
 async def _walk(endpoints: str, timeout_s: float) -> list[dict[str, Any]]:
-    """A put through each node in turn; after each, what every node reads; then the delete, and what every node reads."""
+    """A put through each node, and what every node reads then; a delete, and what every node reads then."""
     from fastkv.client import AsyncClient
     from fastkv.client.addresses import parse_endpoints
 
