@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 45.0
 POLL_S = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -62,7 +62,7 @@ class Servers:
         process.kill()
         process.wait()
 
-    def until(self, ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def until(self, ready: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Poll until `ready()`; TimeoutError with the end of the logs where a server ends or time does."""
         deadline = time.monotonic() + timeout_s
         while not ready():

@@ -46,10 +46,22 @@ class DirectoryInUse(StorageError):
     code = "DIRECTORY_IN_USE"
 
 
+class NoDataDirectory(StorageError):
+    """The directory is no node's data directory."""
+
+    code = "NO_DATA_DIRECTORY"
+
+
 class DamagedLog(StorageError):
     """The write-ahead log is damaged in a place that had been durable."""
 
     code = "DAMAGED_LOG"
+
+
+class DamagedStore(StorageError):
+    """The state machine's store is damaged: it is not what was written."""
+
+    code = "DAMAGED_STORE"
 
 
 class RequestError(FastKVError):

@@ -2,14 +2,18 @@
 
 Two formats: `console` for a person, and `json`, one object a line, for a collector. Fields given as `extra=` follow the
 message. Nothing that a client may send is logged as it stands: control characters are escaped, so that no key or value
-can forge a line.
+can forge a line. Python's own warnings and errors that nobody has caught go the same way, so that a collector can read
+all that a node says.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import sys
+import threading
+from types import TracebackType
 from typing import IO, Any
 
 import orjson
@@ -42,6 +46,14 @@ def setup_logging(settings: LoggingSettings, node_id: str, stream: IO[str] | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda caught: _log_uncaught(caught.exc_type, caught.exc_value, caught.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, KeyboardInterrupt | SystemExit):
+        logging.getLogger(__name__).critical("an error that nobody has caught", exc_info=(kind, error, traceback))
 
 
 def set_node_context(*, term: int, role: str) -> None:
@@ -106,4 +118,7 @@ class JsonFormatter(logging.Formatter):
             line.setdefault(key, value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:       # lone surrogates, as in a path that is not UTF-8, or integers beyond 64 bits
+            return json.dumps(line, default=str)

@@ -83,7 +83,7 @@ _build_digest() {
     ) | sha256sum | cut -d' ' -f1
 }
 
-# install_fastkv [dev]: make .venv and install fastkv into it, where that has not been done for these very sources.
+# install_fastkv [dev|chaos]: make .venv and install fastkv into it, where that has not been done for these very sources.
 install_fastkv() {
     local extras=${1:-} wanted
     find_python || need "python3 python3-venv python3-dev" "Python $MINIMUM_PYTHON or newer, with pip and venv" false
@@ -112,5 +112,7 @@ _is_installed() {
     local digest installed
     [[ -r $STAMP ]] || return 1
     read -r digest installed <"$STAMP" || return 1
-    [[ $digest == "$1" && ($2 == "" || $2 == "$installed") ]] && "$VENV/bin/python" -c 'import fastkv._core' 2>/dev/null
+    # dev has all that the other extras have.
+    [[ $digest == "$1" && ($2 == "" || $2 == "$installed" || $installed == dev) ]] &&
+        "$VENV/bin/python" -c 'import fastkv._core' 2>/dev/null
 }

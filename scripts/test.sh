@@ -23,7 +23,12 @@ done
 need curl curl command -v curl
 need jq jq command -v jq
 need strace strace command -v strace
+need fuse3 "FUSE (fusermount3 and libfuse3)" command -v fusermount3
+need e2fsprogs mkfs.ext4 command -v mkfs.ext4
+need iproute2 "ip (iproute2)" command -v ip
+need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
+need prometheus "Prometheus and promtool" command -v promtool
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide
 install_fastkv dev

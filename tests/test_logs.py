@@ -6,6 +6,9 @@ import io
 import json
 import logging
 import re
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +21,12 @@ from fastkv.logs import set_node_context, setup_logging
 def _restore_root() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
 
 
 def logged(settings: LoggingSettings, *, error: BaseException | None = None, message: str = "hello") -> str:
@@ -72,3 +78,34 @@ def test_extra_cannot_replace_a_field_of_every_line() -> None:
     setup_logging(LoggingSettings(format="json"), "node-7", out)
     logging.getLogger("x").warning("hello", extra={"node": "somebody else"})
     assert json.loads(out.getvalue())["node"] == "node-7"
+
+
+@pytest.mark.parametrize("odd", ["a \udcff path", 1 << 70, b"\xff", {1: object()}])
+def test_whatever_a_line_is_about_it_is_json(odd: object) -> None:
+    stream = io.StringIO()
+    setup_logging(LoggingSettings(format="json"), "node-1", stream)
+    logging.getLogger("test").info("hello", extra={"odd": odd})
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == "hello"
+
+
+def test_what_nobody_has_caught_is_logged_like_the_rest() -> None:
+    stream = io.StringIO()
+    setup_logging(LoggingSettings(format="json"), "node-1", stream)
+
+    def fails() -> None:
+        raise ValueError("in a thread")
+
+    thread = threading.Thread(target=fails)
+    thread.start()
+    thread.join()
+    try:
+        raise KeyError("in the main thread")
+    except KeyError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines] == ["critical", "critical", "warning"]
+    assert "in a thread" in lines[0]["exception"]
+    assert "in the main thread" in lines[1]["exception"]
+    assert "old ways" in lines[2]["message"]

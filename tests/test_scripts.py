@@ -68,7 +68,7 @@ def test_bash_can_read_it(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize("name", ["benchmark.sh", "start-cluster.sh", "stop-cluster.sh", "test.sh"])
+@pytest.mark.parametrize("name", ["benchmark.sh", "chaos-test.sh", "start-cluster.sh", "stop-cluster.sh", "test.sh"])
 def test_help_needs_nothing_and_builds_nothing(name: str, bare: Path) -> None:
     result = subprocess.run(
         [str(ROOT / "scripts" / name), "--help"], env={"PATH": str(bare)}, capture_output=True, text=True, check=True
@@ -149,6 +149,7 @@ def test_an_installation_is_made_once_for_each_state_of_the_sources(bare: Path) 
     assert installs("install_fastkv") == []
     assert installs("install_fastkv dev") == [f"{project}[dev]"], "the plain installation lacks what tests need"
     assert installs("install_fastkv dev; install_fastkv") == [], "the one for tests has all of the plain one"
+    assert installs("install_fastkv chaos") == [], "and of the one for chaos runs"
     (project / "fastkv/config.py").touch()
     assert installs("install_fastkv dev") == [], "Python sources are used where they are"
     with (project / "fastkv/_core/codes.pyx").open("a") as source:

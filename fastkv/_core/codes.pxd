@@ -28,6 +28,7 @@ cpdef enum Opcode:
     SNAPSHOT_ASK = 0x45
     SNAPSHOT_CHUNK = 0x46
     ADMIN_REPLY = 0x47
+    TRACE = 0x48           # where tracing is on: what the next FORWARD belongs to
 
 cpdef enum Status:
     OK = 0

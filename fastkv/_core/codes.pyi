@@ -37,6 +37,7 @@ class Opcode(IntEnum):
     SNAPSHOT_ASK = 0x45
     SNAPSHOT_CHUNK = 0x46
     ADMIN_REPLY = 0x47
+    TRACE = 0x48
 
 class Status(IntEnum):
     OK = 0

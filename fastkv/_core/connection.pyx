@@ -16,6 +16,7 @@ from fastkv._core.cursor cimport store_u16, store_u32, store_u64
 from fastkv._core.frames cimport Frame, FrameReader
 from fastkv._core.ingress cimport Ingress
 from fastkv._core.replies cimport Outbox, Sink
+from fastkv._core.tally cimport count_answer, look_at_clock
 
 from fastkv._core.frames import FrameTooLarge
 from fastkv._core.replies import text_for
@@ -97,6 +98,9 @@ cdef class Connection(Sink):
 
     def buffer_updated(self, Py_ssize_t nbytes):
         cdef Frame frame
+        if not self.ingress.timed:      # once a turn: all that is asked in it counts from then
+            self.ingress.timed = True
+            look_at_clock(&self.tally.counts)
         self.reader.received(nbytes)
         try:
             while self.role < CLOSING and self.reader.next(&frame):
@@ -131,11 +135,13 @@ cdef class Connection(Sink):
 
     cdef int take_slowly(self, Frame* frame) except -1:
         cdef bytes body = (<char*>frame.body)[:frame.length]
-        if self.role == PEER:
-            self.owner.peer_frame(self.peer_id, frame.opcode, frame.code, frame.request_id, body)
-        elif frame.opcode == Opcode.PING:
-            self.answer(frame.request_id, Opcode.PING, Status.OK, 0, NULL, 0, frame.body, frame.length)
+        if frame.opcode == Opcode.PING:
+            self.answer(
+                frame.request_id, Opcode.PING, Status.OK, 0, self.tally.counts.now_us,
+                NULL, 0, frame.body, frame.length)
             self.ingress.request_wake()
+        elif self.role == PEER:
+            self.owner.peer_frame(self.peer_id, frame.opcode, frame.code, frame.request_id, body)
         elif self.role == CLIENT:
             self.owner.request(self, frame.opcode, frame.request_id, body)
         elif frame.opcode == Opcode.HELLO:
@@ -153,7 +159,8 @@ cdef class Connection(Sink):
     def break_off(self, uint16_t status, str text):
         """Answer with an ERROR frame and close once it has been sent."""
         cdef bytes body = text.encode()
-        self.answer(0, Opcode.ERROR, status, 0, NULL, 0, <const uint8_t*><char*>body, len(body))
+        self.answer(
+            0, Opcode.ERROR, status, 0, self.tally.counts.now_us, NULL, 0, <const uint8_t*><char*>body, len(body))
         self.role = CLOSING
         self.owner.broken(self, status, text)
         self.close()
@@ -161,18 +168,20 @@ cdef class Connection(Sink):
     # -- answers -----------------------------------------------------------------------------------------------------
 
     cdef int answer(
-        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags,
+        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, uint32_t asked_us,
         const uint8_t* head, Py_ssize_t head_bytes, const uint8_t* body, Py_ssize_t body_bytes,
     ) except -1:
         cdef uint8_t* at
         cdef bytes text
-        if self.transport is None:
-            return 0                # whoever asked is gone
-        if status == Status.OK and (opcode == Opcode.GET or opcode == Opcode.SCAN) and (
+        if status == Status.OK and (opcode == Opcode.GET or opcode == Opcode.SCAN) and self.transport is not None and (
                 self.unread_bytes() > UNREAD_FACTOR * self.output_limit_bytes):
             text = text_for(Status.OVERLOADED)
             return self.answer(
-                request_id, opcode, Status.OVERLOADED, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+                request_id, opcode, Status.OVERLOADED, 0, asked_us, NULL, 0, <const uint8_t*><char*>text, len(text))
+        if self.role != PEER:
+            count_answer(&self.tally.counts, opcode, status, asked_us)
+        if self.transport is None:
+            return 0                # whoever asked is gone
         at = self.out.extend(FRAME_HEADER_BYTES + head_bytes + body_bytes)
         store_u32(at, <uint32_t>(head_bytes + body_bytes))
         at[4] = opcode
@@ -231,7 +240,7 @@ cdef class Connection(Sink):
     def say_goodbye(self):
         """Everything that was taken is answered: say that nothing else was done, and close."""
         if self.role == LEAVING:
-            self.answer(0, Opcode.GOODBYE, Status.OK, 0, NULL, 0, NULL, 0)
+            self.answer(0, Opcode.GOODBYE, Status.OK, 0, self.tally.counts.now_us, NULL, 0, NULL, 0)
         self.close()
 
     def close(self):

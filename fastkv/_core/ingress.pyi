@@ -17,6 +17,8 @@ class Ingress:
     refuse_reads: int
     applied_index: int
     age_ms: int
+    aged_ns: int
+    clock: Callable[[], int] | None
     open_limit_bytes: int
     def __init__(
         self, table: Table, on_wake: Callable[[], None], *, value_limit_bytes: int, open_limit_bytes: int

@@ -7,7 +7,7 @@ takes the batches and everything that arrives from then on opens the next ones. 
 timer, and nothing allocated for an operation.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from fastkv._core.apply cimport APPROACHED, Table
@@ -26,6 +26,8 @@ cdef enum:
     GET_HEADER_BYTES = 4
     STALE_PREFIX_BYTES = 16
     SESSION_LIMIT = 4096
+
+cdef uint32_t AGE_UNKNOWN = 0xFFFFFFFF
 
 
 cdef class ReadBatch:
@@ -46,7 +48,7 @@ cdef class ReadBatch:
         self.keys.put(other.keys.data, other.keys.length)
         for i in range(other.waiters.count):
             waiter = &other.waiters.items[i]
-            self.waiters.add(<Sink>waiter.sink, waiter.request_id, waiter.opcode)
+            self.waiters.add(<Sink>waiter.sink, waiter.request_id, waiter.opcode, waiter.asked_us)
         self.tasks += other.tasks
         return 0
 
@@ -58,6 +60,7 @@ cdef class ReadBatch:
         cdef Py_ssize_t i
         cdef uint16_t key_bytes
         cdef Waiter* waiter
+        self.waiters.begin()
         for i in range(self.waiters.count):
             if not i % APPROACHED:
                 approach_keys(table, at, min(self.waiters.count - i, APPROACHED))
@@ -65,10 +68,10 @@ cdef class ReadBatch:
             key_bytes = load_u16(at)
             if table.lookup(at + 2, key_bytes, &record, &record_bytes):
                 (<Sink>waiter.sink).answer(
-                    waiter.request_id, waiter.opcode, Status.OK, 0, NULL, 0, record, record_bytes)
+                    waiter.request_id, waiter.opcode, Status.OK, 0, waiter.asked_us, NULL, 0, record, record_bytes)
             else:
                 (<Sink>waiter.sink).answer(
-                    waiter.request_id, waiter.opcode, Status.KEY_NOT_FOUND, 0, NULL, 0, NULL, 0)
+                    waiter.request_id, waiter.opcode, Status.KEY_NOT_FOUND, 0, waiter.asked_us, NULL, 0, NULL, 0)
             at += 2 + key_bytes
         for serve, _ in self.tasks:
             serve()
@@ -107,7 +110,7 @@ cdef class Ingress:
         self.write_waiters = Waiters()
         self.reads = ReadBatch()
         self.lease_reads = ReadBatch()
-        self.awake = False
+        self.awake = self.timed = False
         self.value_limit_bytes = value_limit_bytes
         self.open_limit_bytes = open_limit_bytes
         self.session_limit = SESSION_LIMIT
@@ -115,6 +118,8 @@ cdef class Ingress:
         self.refuse_reads = Status.OK
         self.applied_index = 0
         self.age_ms = 0
+        self.aged_ns = 0
+        self.clock = None
 
     cdef int wake(self) except -1:
         if not self.awake:
@@ -124,7 +129,8 @@ cdef class Ingress:
 
     cdef int refuse(self, Sink sink, uint64_t request_id, uint8_t opcode, uint16_t status) except -1:
         cdef bytes text = text_for(status)
-        sink.answer(request_id, opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+        sink.answer(
+            request_id, opcode, status, 0, sink.tally.counts.now_us, NULL, 0, <const uint8_t*><char*>text, len(text))
         return self.wake()      # so that the node flushes the answer at the end of this turn
 
     cdef int write(
@@ -159,7 +165,7 @@ cdef class Ingress:
         if status != Status.OK:
             return self.refuse(sink, request_id, opcode, status)
         self.writes.add(kind, body, nbytes)
-        self.write_waiters.add(sink, request_id, opcode)
+        self.write_waiters.add(sink, request_id, opcode, sink.tally.counts.now_us)
         return self.wake()
 
     cdef int read(self, Sink sink, uint64_t request_id, const uint8_t* body, Py_ssize_t nbytes) except -1:
@@ -184,8 +190,16 @@ cdef class Ingress:
             return self.refuse(sink, request_id, Opcode.GET, Status.OVERLOADED)
         batch.keys.put_u16(key_bytes)
         batch.keys.put(body + GET_HEADER_BYTES, key_bytes)
-        batch.waiters.add(sink, request_id, Opcode.GET)
+        batch.waiters.add(sink, request_id, Opcode.GET, sink.tally.counts.now_us)
         return self.wake()
+
+    cdef int64_t age_now(self) except -1:
+        """How old the state is, in milliseconds. After a pause of the process it answers before the node runs again."""
+        cdef int64_t passed_ns
+        if self.age_ms == AGE_UNKNOWN or self.clock is None:
+            return self.age_ms
+        passed_ns = max(0, <int64_t>self.clock() - self.aged_ns)
+        return min(<int64_t>self.age_ms + passed_ns // 1_000_000, <int64_t>AGE_UNKNOWN - 1)
 
     cdef int answer_stale(self, Sink sink, uint64_t request_id, const uint8_t* key, Py_ssize_t key_bytes) except -1:
         cdef uint8_t[STALE_PREFIX_BYTES] prefix
@@ -193,13 +207,14 @@ cdef class Ingress:
         cdef Py_ssize_t record_bytes = 0
         cdef uint16_t status = Status.OK
         store_u64(prefix, self.applied_index)
-        store_u32(prefix + 8, self.age_ms)
+        store_u32(prefix + 8, <uint32_t>self.age_now())
         store_u32(prefix + 12, 0)
         if not self.table.lookup(key, key_bytes, &record, &record_bytes):
             status = Status.KEY_NOT_FOUND
             record_bytes = 0
         sink.answer(
-            request_id, Opcode.GET, status, FrameFlag.STALE, prefix, STALE_PREFIX_BYTES, record, record_bytes)
+            request_id, Opcode.GET, status, FrameFlag.STALE, sink.tally.counts.now_us,
+            prefix, STALE_PREFIX_BYTES, record, record_bytes)
         return self.wake()      # so that the node flushes the answer at the end of this turn
 
     def submit(self, Sink sink not None, uint64_t request_id, uint8_t opcode, const uint8_t[::1] body not None):
@@ -262,4 +277,4 @@ cdef class Ingress:
 
     def asleep(self):
         """Called by the node as it begins to run: the next request wakes it anew."""
-        self.awake = False
+        self.awake = self.timed = False

@@ -1,22 +1,27 @@
 # Where answers go: sinks, the waiters of a batch, and the outbox of sinks with something to send. See replies.pyx.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastkv._core.tally cimport Tally
 
 
 cdef class Outbox:
     cdef list dirty
+    cdef readonly Tally tally           # of what the raw port answers; HTTP counts by itself
 
     cdef int mark(self, Sink sink) except -1
 
 
 cdef class Sink:
     cdef Outbox outbox
+    cdef Tally tally                    # the outbox's
     cdef bint marked
 
-    # Takes one answer: the body is head followed by body, either of which may be empty (NULL, 0).
+    # Takes one answer, to what was asked at `asked_us`: the body is head followed by body, either of which may be empty
+    # (NULL, 0).
     cdef int answer(
-        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags,
+        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, uint32_t asked_us,
         const uint8_t* head, Py_ssize_t head_bytes, const uint8_t* body, Py_ssize_t body_bytes,
     ) except -1
     # Sends what has been answered since the last flush.
@@ -31,10 +36,12 @@ cdef class CallbackSink(Sink):
     cdef object on_error
 
 
-# One request that waits: who asked, and under which id. The sink is owned (a counted reference).
+# One request that waits: who asked, under which id, and when by the tally's clock. The sink is owned (a counted
+# reference).
 cdef struct Waiter:
     PyObject* sink
     uint64_t request_id
+    uint32_t asked_us
     uint8_t opcode
 
 
@@ -43,4 +50,6 @@ cdef class Waiters:
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity
 
-    cdef int add(self, Sink sink, uint64_t request_id, uint8_t opcode) except -1
+    cdef int add(self, Sink sink, uint64_t request_id, uint8_t opcode, uint32_t asked_us) except -1
+    # The clock is looked at: whoever is answered next is answered now.
+    cdef void begin(self) noexcept

@@ -7,11 +7,12 @@ each answer into its sink's buffer; the outbox then flushes every sink once, how
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 from fastkv._core.codes cimport Opcode, RESULT_BYTES, Status
 from fastkv._core.cursor cimport load_u16, load_u64
+from fastkv._core.tally cimport Tally, look_at_clock
 
 
 cdef enum:
@@ -23,6 +24,7 @@ cdef class Outbox:
 
     def __cinit__(self):
         self.dirty = []
+        self.tally = Tally()
 
     cdef int mark(self, Sink sink) except -1:
         self.dirty.append(sink)
@@ -54,10 +56,11 @@ cdef class Sink:
 
     def __init__(self, Outbox outbox not None):
         self.outbox = outbox
+        self.tally = outbox.tally
         self.marked = False
 
     cdef int answer(
-        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags,
+        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, uint32_t asked_us,
         const uint8_t* head, Py_ssize_t head_bytes, const uint8_t* body, Py_ssize_t body_bytes,
     ) except -1:
         raise NotImplementedError(type(self).__name__)
@@ -73,12 +76,17 @@ cdef class Sink:
 
     def reply(
         self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, const uint8_t[::1] body not None,
+        asked_us=None,
     ):
-        """Answer one request from Python: what is not on the hot path."""
-        if body.shape[0]:
-            self.answer(request_id, opcode, status, flags, NULL, 0, &body[0], body.shape[0])
-        else:
-            self.answer(request_id, opcode, status, flags, NULL, 0, NULL, 0)
+        """Answer one request from Python: what is not on the hot path.
+
+        `asked_us` is what the tally's clock said when the request came; left out where it is answered on the spot.
+        """
+        cdef const uint8_t* at = &body[0] if body.shape[0] else NULL
+        cdef uint32_t asked
+        look_at_clock(&self.tally.counts)
+        asked = self.tally.counts.now_us if asked_us is None else asked_us
+        self.answer(request_id, opcode, status, flags, asked, NULL, 0, at, body.shape[0])
 
 
 cdef class CallbackSink(Sink):
@@ -103,7 +111,7 @@ cdef class CallbackSink(Sink):
         return self.last_id
 
     cdef int answer(
-        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags,
+        self, uint64_t request_id, uint8_t opcode, uint16_t status, uint8_t flags, uint32_t asked_us,
         const uint8_t* head, Py_ssize_t head_bytes, const uint8_t* body, Py_ssize_t body_bytes,
     ) except -1:
         cdef uint64_t revision = 0
@@ -142,7 +150,7 @@ cdef class Waiters:
             Py_DECREF(<object>self.items[i].sink)
         free(self.items)
 
-    cdef int add(self, Sink sink, uint64_t request_id, uint8_t opcode) except -1:
+    cdef int add(self, Sink sink, uint64_t request_id, uint8_t opcode, uint32_t asked_us) except -1:
         cdef Py_ssize_t capacity
         cdef Waiter* grown
         if self.count == self.capacity:
@@ -153,7 +161,7 @@ cdef class Waiters:
             self.items = grown
             self.capacity = capacity
         Py_INCREF(sink)
-        self.items[self.count] = Waiter(<PyObject*>sink, request_id, opcode)
+        self.items[self.count] = Waiter(<PyObject*>sink, request_id, asked_us, opcode)
         self.count += 1
         return 0
 
@@ -162,7 +170,11 @@ cdef class Waiters:
 
     def append(self, Sink sink not None, uint64_t request_id, uint8_t opcode):
         """Add a waiter from Python."""
-        self.add(sink, request_id, opcode)
+        self.add(sink, request_id, opcode, sink.tally.counts.now_us)
+
+    cdef void begin(self) noexcept:
+        if self.count:
+            look_at_clock(&(<Sink>self.items[0].sink).tally.counts)
 
     def deliver(self, const uint8_t[::1] results not None, Py_ssize_t start, uint8_t extra_flags=0):
         """Answer waiters `start`, `start + 1`, … with the results of their commands (RESULT_BYTES each)."""
@@ -174,6 +186,7 @@ cdef class Waiters:
         cdef bytes text
         if start < 0 or results.shape[0] % RESULT_BYTES or start + count > self.count:
             raise AssertionError(f"{results.shape[0]} bytes of results from {start} do not fit {self.count} waiters")
+        self.begin()
         for i in range(count):
             at = &results[i * RESULT_BYTES]
             waiter = &self.items[start + i]
@@ -181,21 +194,24 @@ cdef class Waiters:
             if status > Status.PRECONDITION_FAILED:
                 text = KEY_REUSED if status == Status.INVALID_REQUEST else TEXTS.get(status, b"")
                 (<Sink>waiter.sink).answer(
-                    waiter.request_id, waiter.opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+                    waiter.request_id, waiter.opcode, status, 0, waiter.asked_us,
+                    NULL, 0, <const uint8_t*><char*>text, len(text))
                 continue
             # Each of OK, KEY_NOT_FOUND and PRECONDITION_FAILED carries the revision that explains it.
             (<Sink>waiter.sink).answer(
-                waiter.request_id, waiter.opcode, status, at[2] | extra_flags, at + 8, 8, NULL, 0)
+                waiter.request_id, waiter.opcode, status, at[2] | extra_flags, waiter.asked_us, at + 8, 8, NULL, 0)
 
     def fail(self, uint16_t status, Py_ssize_t start=0):
         """Answer the waiters from `start` on with an error and its standing text."""
         cdef bytes text = TEXTS.get(status, b"")
         cdef Py_ssize_t i
         cdef Waiter* waiter
+        self.begin()
         for i in range(start, self.count):
             waiter = &self.items[i]
             (<Sink>waiter.sink).answer(
-                waiter.request_id, waiter.opcode, status, 0, NULL, 0, <const uint8_t*><char*>text, len(text))
+                waiter.request_id, waiter.opcode, status, 0, waiter.asked_us,
+                NULL, 0, <const uint8_t*><char*>text, len(text))
 
 
 # What a person reads beside the code. The texts of requests that are wrong in themselves stand here as well, so that

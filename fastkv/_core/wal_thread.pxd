@@ -11,7 +11,7 @@
 # The lock is held for a few stores and one memcpy on either side, never across a system call of the disk, and no
 # function of these modules is called under it: a debug build's tracing would wait there for the GIL. Header only.
 
-from libc.errno cimport EINTR, EIO, ENOMEM, errno
+from libc.errno cimport EDQUOT, EFBIG, EINTR, EIO, ENOMEM, ENOSPC, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
@@ -81,6 +81,7 @@ cdef enum:
     BUCKETS = 16            # one bucket more takes all that lies above
     VECTORS = 768           # of one pwritev, three a job; Linux takes 1,024
     MAX_PADDING = 7         # so many zeros there are
+    ROOM_RETRY_NS = 200_000_000     # how often a full disk is asked again
 
 # One write: header, payload and padding, one after the other, at `offset` of `fd`.
 cdef struct Job:
@@ -109,6 +110,7 @@ cdef struct Shared:
     uint64_t busy_since_ns  # 0 while there is nothing to write
     int error               # errno of the first failure, which is final
     bint sync_failed        # it was fdatasync that failed, not pwritev
+    bint full               # a write has found no room, and is tried again
     bint stopping
     int event_fd
     uint64_t[BUCKETS] fsync_counts
@@ -144,7 +146,7 @@ cdef inline void* run(void* argument) noexcept nogil:
         pthread_mutex_unlock(&shared.lock)
 
         set_busy(shared, now_ns())
-        error = write_jobs(taken.items, taken.count)
+        error = write_jobs(shared, taken.items, taken.count)
         write_failed = error != 0
         started_ns = now_ns()
         if error == 0:
@@ -161,7 +163,7 @@ cdef inline void set_busy(Shared* shared, uint64_t since_ns) noexcept nogil:
     pthread_mutex_unlock(&shared.lock)
 
 
-cdef inline int write_jobs(const Job* jobs, size_t count) noexcept nogil:
+cdef inline int write_jobs(Shared* shared, const Job* jobs, size_t count) noexcept nogil:
     """Write all jobs, a pwritev for each contiguous run. 0 or an errno."""
     cdef iovec[VECTORS] vectors
     cdef size_t done = 0
@@ -177,7 +179,7 @@ cdef inline int write_jobs(const Job* jobs, size_t count) noexcept nogil:
             used = add_vectors(vectors, used, &jobs[done])
             end += jobs[done].header_bytes + jobs[done].payload_bytes + jobs[done].padding
             done += 1
-        error = write_run(jobs[first].fd, vectors, used, jobs[first].offset)
+        error = write_run(shared, jobs[first].fd, vectors, used, jobs[first].offset)
         if error:
             return error
     return 0
@@ -200,15 +202,25 @@ cdef inline int add_vectors(iovec* vectors, int used, const Job* job) noexcept n
     return used
 
 
-cdef inline int write_run(int fd, iovec* vectors, int count, uint64_t offset) noexcept nogil:
-    """Write the vectors at `offset`, however many calls it takes. 0 or an errno."""
+cdef inline int write_run(Shared* shared, int fd, iovec* vectors, int count, uint64_t offset) noexcept nogil:
+    """Write the vectors at `offset`, however many calls it takes. 0 or an errno.
+
+    Where there is no room, the same bytes are tried again at the same place until there is. No sync has failed then,
+    nothing was promised, and nothing else is ever written over what may be there of them.
+    """
     cdef ssize_t written
+    cdef int error
     while count:
         written = pwritev(fd, vectors, count, <long long>offset)
         if written < 0:
-            if errno == EINTR:
+            error = errno
+            if error == EINTR:
                 continue
-            return errno
+            if (error == ENOSPC or error == EDQUOT or error == EFBIG) and wait_for_room(shared):
+                continue
+            return error
+        if shared.full:         # only this thread sets it
+            set_full(shared, False)
         if written == 0:
             return EIO          # never for a regular file; and no reason to try for ever
         offset += <uint64_t>written
@@ -220,6 +232,29 @@ cdef inline int write_run(int fd, iovec* vectors, int count, uint64_t offset) no
             vectors[0].iov_base = <uint8_t*>vectors[0].iov_base + written
             vectors[0].iov_len -= <size_t>written
     return 0
+
+
+cdef inline void set_full(Shared* shared, bint full) noexcept nogil:
+    pthread_mutex_lock(&shared.lock)
+    shared.full = full
+    pthread_mutex_unlock(&shared.lock)
+
+
+cdef inline bint wait_for_room(Shared* shared) noexcept nogil:
+    """Wait a while before a write that found no room is tried again. False where the writer is to end instead."""
+    cdef uint64_t until_ns = now_ns() + ROOM_RETRY_NS
+    cdef timespec until
+    cdef bint stopping
+    until.tv_sec = <long>(until_ns // 1_000_000_000)
+    until.tv_nsec = <long>(until_ns % 1_000_000_000)
+    set_full(shared, True)
+    pthread_mutex_lock(&shared.lock)
+    while not shared.stopping:          # a kick wakes it as well, and changes nothing
+        if pthread_cond_timedwait(&shared.work, &shared.lock, &until):
+            break
+    stopping = shared.stopping
+    pthread_mutex_unlock(&shared.lock)
+    return not stopping
 
 
 cdef inline int sync_files(const Job* jobs, size_t count) noexcept nogil:

@@ -8,7 +8,8 @@ GIL, so neither a busy interpreter delays the disk nor a slow disk the interpret
 The first error is final. After a failed `fdatasync` the kernel may have dropped the dirty pages and forgotten the
 error, so a second call that succeeds proves nothing; and after a failed write nothing may be put over or behind the
 residue. Nothing more is written, no ticket becomes durable, and `collect`, `submit` and `wait` raise. Only EINTR and
-short writes, which are no errors, are gone on with.
+short writes, which are no errors, are gone on with; and a write (never a sync) that finds no room is waited with, and
+then made in the same place with the same bytes: meanwhile the writer is `full`.
 """
 
 cimport cython
@@ -243,6 +244,15 @@ cdef class WalWriter:
             return None
         what = "fdatasync" if syncing else "pwritev"
         return OSError(error, f"{what} of the write-ahead log failed, nothing more is written: {os.strerror(error)}")
+
+    @property
+    def full(self):
+        """Whether a write has found no room: it is tried again until there is, or until the writer is closed."""
+        cdef bint full
+        pthread_mutex_lock(&self.shared.lock)
+        full = self.shared.full
+        pthread_mutex_unlock(&self.shared.lock)
+        return full
 
     def stalled_ns(self):
         """How long the write and sync under way have taken so far, in ns; 0 when there are none."""

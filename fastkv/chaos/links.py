@@ -3,7 +3,8 @@
 Nodes are told (in `cluster.nodes`) to reach each other at the proxies' ports, and listen on their own
 (`server.raft_port`). Whoever dials says in HELLO who it is, so each direction between two nodes has a rule of its own.
 What a rule holds back is delivered later and in order, as TCP delivers what a network has lost; nothing is dropped from
-within a connection.
+within a connection. Only one that was made half-open (`deaden`) loses all that is sent on it, and is cut in the end
+(`revive`), as if one of its machines had been replaced unseen.
 
 Everything belongs to one event loop. Delays of less than a millisecond need one whose timers are that fine:
 `precise_loop`.
@@ -12,6 +13,7 @@ Everything belongs to one event loop. Delays of less than a millisecond need one
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
 from collections import deque
 from collections.abc import Mapping
@@ -30,6 +32,9 @@ HELD_LIMIT_BYTES = 64 << 20
 CLIENT = ""
 """Stands for everybody who is no node."""
 
+RETRANSMISSION_S = 0.2
+"""What TCP waits at least, on Linux, before it sends again what was lost; twice as long for what is lost again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -39,6 +44,8 @@ class Rule:
     """From when bytes arrive at the proxy until they leave it."""
     blocked: bool = False
     """Nothing gets through; it does once the rule is another one."""
+    loss: float = 0.0
+    """How much of what arrives is lost, from 0 to 1: it comes after one or more retransmissions, and all behind it."""
 
 
 PASS = Rule()
@@ -47,12 +54,15 @@ PASS = Rule()
 class Links:
     """Proxies in front of nodes. `nodes` says for each where the proxy listens, and where the node does."""
 
-    def __init__(self, nodes: Mapping[str, tuple[int, int]], host: str = "127.0.0.1") -> None:
+    def __init__(self, nodes: Mapping[str, tuple[int, int]], host: str = "127.0.0.1", *, seed: int = 0) -> None:
         self._nodes = dict(nodes)
         self._host = host
+        self._rng = random.Random(seed)
         self._rules: dict[tuple[str, str], Rule] = {}
         self._servers: list[asyncio.Server] = []
         self.pipes: set[Pipe] = set()
+        self.withheld = 0
+        """Bytes that found their link blocked or dead, so far: a fault that met no traffic shows here."""
 
     async def start(self) -> None:
         """Listen. OSError where a port is taken."""
@@ -83,6 +93,27 @@ class Links:
                 if source != target:
                     self.set(source, target, rule)
 
+    def retransmissions_s(self, rule: Rule) -> float:
+        """How much later than otherwise something arrives where the rule may lose it."""
+        waited, next_s = 0.0, RETRANSMISSION_S
+        while rule.loss and self._rng.random() < min(rule.loss, 0.9):
+            waited += next_s
+            next_s *= 2
+        return waited
+
+    def deaden(self, one: str, other: str) -> int:
+        """Make the connections that are up between two nodes half-open; how many. New ones are as ever."""
+        dead = [pipe for pipe in self.pipes if {pipe.source, pipe.target} == {one, other}]
+        for pipe in dead:
+            pipe.deaden()
+        return len(dead) // 2
+
+    def revive(self) -> None:
+        """Cut every half-open connection: whoever still holds one learns at last that nobody is there."""
+        for pipe in list(self.pipes):
+            if pipe.dead:
+                pipe.cut()
+
     async def close(self) -> None:
         """Stop listening, and cut every connection."""
         for server in self._servers:
@@ -97,12 +128,13 @@ class Pipe:
     """One direction of a proxied connection: bytes wait here until their time has come."""
 
     def __init__(self, links: Links, source: str, target: str, sender: _End, receiver: _End) -> None:
+        self.source = source
+        self.target = target
+        self.dead = False
         self._links = links
-        self._source = source
-        self._target = target
         self._sender = sender
         self._receiver = receiver
-        self._held: deque[tuple[float, bytes]] = deque()
+        self._held: deque[tuple[float, float, bytes]] = deque()
         self._held_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -111,7 +143,12 @@ class Pipe:
 
     def take(self, data: bytes) -> None:
         """Bytes have arrived from the sender."""
-        self._held.append((self._loop.time(), data))
+        rule = self._links.rule(self.source, self.target)
+        if rule.blocked or self.dead:
+            self._links.withheld += len(data)
+        if self.dead:
+            return
+        self._held.append((self._loop.time(), self._links.retransmissions_s(rule), data))
         self._held_bytes += len(data)
         self.deliver()
 
@@ -120,23 +157,42 @@ class Pipe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        rule = self._links.rule(self._source, self._target)
+        rule = self._links.rule(self.source, self.target)
         now = self._loop.time()
-        while self._held and not rule.blocked and self._held[0][0] + rule.delay_s <= now:
-            data = self._held.popleft()[1]
+        while self._held and not rule.blocked and self._due(rule) <= now:
+            data = self._held.popleft()[2]
             self._held_bytes -= len(data)
             self._receiver.write(data)
         self._sender.throttle(self._held_bytes > HELD_LIMIT_BYTES)
         if self._held and not rule.blocked:
-            self._timer = self._loop.call_at(self._held[0][0] + rule.delay_s, self.deliver)
+            self._timer = self._loop.call_at(self._due(rule), self.deliver)
         elif self._ending and not self._held:
             self._links.pipes.discard(self)
             self._receiver.end()
 
+    def _due(self, rule: Rule) -> float:
+        """When the first of what is held is to leave. Once nothing is lost any more, it has been sent again."""
+        arrived, retransmissions_s, _ = self._held[0]
+        return arrived + rule.delay_s + (retransmissions_s if rule.loss else 0.0)
+
+    def deaden(self) -> None:
+        """From now on what is sent vanishes, and neither side hears that the other is gone."""
+        self.dead = True
+        self._links.withheld += self._held_bytes
+        self._held.clear()
+        self._held_bytes = 0
+        self._sender.throttle(False)
+
     def end(self) -> None:
         """The sender has closed: so will the receiver's side, behind what is held."""
-        self._ending = True
-        self.deliver()
+        if not self.dead:
+            self._ending = True
+            self.deliver()
+
+    def reset(self) -> None:
+        """The sender's side has failed: so does the receiver's."""
+        if not self.dead:
+            self.cut()
 
     def cut(self) -> None:
         """Both sides are closed at once, and what is held is lost."""
@@ -172,10 +228,11 @@ class _End(asyncio.Protocol):
         if error is None:
             self.outgoing.end()
         else:
-            self.outgoing.cut()
+            self.outgoing.reset()
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def throttle(self, throttled: bool) -> None:
         if throttled == self._throttled or self.transport.is_closing():

@@ -3,7 +3,9 @@
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
 * `inspect/`: what is in each node: health, data, log
+* `check`: check and repair the data directory of a stopped node
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
+* `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
 * `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
 """
 
@@ -22,12 +24,15 @@ COMMANDS = {
     "cluster": "fastkv.cli.cluster:cluster",
     "member": "fastkv.cli.member:member",
     "leader": "fastkv.cli.member:leader",
+    "check": "fastkv.cli.check:check",
+    "repair": "fastkv.cli.check:repair",
     "get": "fastkv.cli.kv:get",
     "put": "fastkv.cli.kv:put",
     "del": "fastkv.cli.kv:delete",
     "scan": "fastkv.cli.kv:scan",
     "inspect": "fastkv.cli.inspect:inspect",
     "bench": "fastkv.cli.bench:bench",
+    "chaos": "fastkv.cli.chaos:chaos",
     "version": "fastkv.cli.version:version",
 }
 """Where each command is. A node that starts again, and a get from a script, wait for no other command's imports."""

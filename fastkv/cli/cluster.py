@@ -175,7 +175,7 @@ def status(endpoints: str, data_dir: Path | None, timeout_s: float, as_json: boo
 def _ask(endpoints: str, timeout_s: float) -> dict[str, Any]:
     """Every endpoint's answer about itself, and together who leads."""
     # Here and not above: neither `up` nor `stop` needs a client.
-    from fastkv.cli.endpoints import ask_status
+    from fastkv.cli.endpoints import ask_status, leader_among, own_state
 
     answers = ask_status(endpoints, timeout_s)
     nodes: dict[str, dict[str, Any]] = {}
@@ -184,12 +184,9 @@ def _ask(endpoints: str, timeout_s: float) -> dict[str, Any]:
             unreachable = {"id": None, "address": endpoint, "state": "Unreachable", "term": None}
             nodes[endpoint] = {**unreachable, "error": str(answer)}
         else:
-            own = answer["nodes"][answer["local_node_id"]]
-            nodes[endpoint] = {"id": own["id"], "address": endpoint, "state": own["state"], "term": own["term"]}
-    leaders = [node for node in nodes.values() if node["state"] == "Leader"]
-    known = [a["leader"] for a in answers.values() if not isinstance(a, FastKVError) and a["leader"]]
-    leader = max(leaders, key=lambda node: int(node["term"]))["id"] if leaders else known[0]["id"] if known else None
-    return {"leader": leader, "nodes": list(nodes.values())}
+            state, term = own_state(answer)
+            nodes[endpoint] = {"id": answer["local_node_id"], "address": endpoint, "state": state, "term": term}
+    return {"leader": leader_among(answers.values()), "nodes": list(nodes.values())}
 
 
 def _show(view: dict[str, Any]) -> None:

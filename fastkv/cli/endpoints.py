@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from fastkv.cli.local.probe import leader_of
 from fastkv.client import AsyncClient
 from fastkv.client.addresses import Address, parse_endpoints
 from fastkv.errors import FastKVError, Unavailable
@@ -36,6 +37,22 @@ def ask_each(
 def ask_status(endpoints: str, timeout_s: float) -> dict[str, dict[str, Any] | FastKVError]:
     """Every endpoint's own status."""
     return ask_each(endpoints, timeout_s, AsyncClient.status)
+
+
+def own_state(status: dict[str, Any]) -> tuple[str, int]:
+    """State and term of the node that has answered.
+
+    It knows no members while it waits to be added, and is none of them any more once it is removed.
+    """
+    own = status["nodes"].get(status["local_node_id"])
+    return (own["state"], own["term"]) if own else ("Not a member", 0)
+
+
+def leader_among(answers: Iterable[dict[str, Any] | FastKVError]) -> str | None:
+    """Who leads, by what nodes say of themselves; where none of them does, by what they say of another."""
+    statuses = [answer for answer in answers if not isinstance(answer, FastKVError)]
+    named = (str(status["leader"]["id"]) for status in statuses if status["leader"])
+    return leader_of(statuses) or next(named, None)
 
 
 def leader_address(endpoints: str, timeout_s: float) -> Address:

@@ -9,7 +9,7 @@ import click
 DEFAULT_ENDPOINTS = "localhost:9001,localhost:9002,localhost:9003"
 
 
-def _check_endpoints(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def check_endpoints(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The text itself, once every address in it can be read."""
     from fastkv.client.addresses import parse_endpoints
 
@@ -22,7 +22,7 @@ def _check_endpoints(context: click.Context, parameter: click.Parameter, value: 
 
 endpoints_option = click.option(
     "--endpoints",
-    callback=_check_endpoints,
+    callback=check_endpoints,
     metavar="HOST:PORT,…",
     envvar="FASTKV_ENDPOINTS",
     show_envvar=True,

@@ -46,7 +46,7 @@ _TRY_AGAIN = frozenset(
     }
 )  # fmt: skip
 # Of these, the ones that another node may not have.
-_TRY_ELSEWHERE = _TRY_AGAIN - {Status.OVERLOADED}
+_TRY_ELSEWHERE = (_TRY_AGAIN - {Status.OVERLOADED}) | {Status.OUTCOME_UNKNOWN}
 # A server that says one of these says it again.
 _REFUSALS = (Unauthenticated, Unsupported, WrongCluster)
 _LOOK_CAP_S = 5.0
@@ -61,6 +61,11 @@ class _Tries:
         """Whether carrying it out twice is the same as once."""
         self.may_be_done = False
         """It is a write, and one that was sent has not been answered."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it may be sent again although it was sent."""
+        return not self.writes or self.repeatable
 
     def unanswered(self, *, sent: bool) -> None:
         self.may_be_done = self.may_be_done or (self.writes and sent)
@@ -186,7 +191,7 @@ class Cluster:
             except FastKVError as error:
                 raise tries.outcome(error) from None
             try:
-                reply = await connection.request(opcode, body, deadline)
+                reply = await connection.request(opcode, body, deadline, repeatable=tries.harmless)
             except DeadlinePassedError as passed:
                 tries.unanswered(sent=passed.sent)
                 raise tries.outcome(Timeout("no answer within the deadline")) from None
@@ -273,7 +278,7 @@ class Cluster:
         return list(dict.fromkeys(known))
 
     async def _open(self, address: Address) -> Connection:
-        connection = await Connection.open(address, self._settings, self._lost)
+        connection = await Connection.open(address, self._settings, self._lost, self._silent)
         if self._closed:
             connection.lose(ClientClosed())
             raise ClientClosed
@@ -298,6 +303,19 @@ class Cluster:
             self._avoided = connection.address
             if connection.address == self._leader_address:
                 self._leader_address = None
+
+    def _silent(self, connection: Connection) -> bool:
+        """A node answers nothing for too long: leave it, where there is another one."""
+        known = {*self._endpoints, *self._learned}
+        if known <= {connection.address}:
+            return False
+        self._avoided = connection.address
+        if connection.address == self._leader_address:
+            self._leader_address = None
+        if connection is self._current:
+            self._current = None
+        connection.retire()
+        return True
 
     # -- finding the leader ------------------------------------------------------------------------------------------
 

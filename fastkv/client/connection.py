@@ -17,6 +17,7 @@ from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
 from fastkv.client.addresses import Address
 from fastkv.client.faults import ClientClosed, ConnectionLostError, DeadlinePassedError
+from fastkv.client.patience import Patience
 from fastkv.client.settings import Settings
 from fastkv.client.watchdog import Watchdog
 from fastkv.errors import FastKVError, ProtocolError, TooLarge, error_for
@@ -37,12 +38,14 @@ class Reply(NamedTuple):
 class _Pending:
     """A request whose answer is due."""
 
-    __slots__ = ("frame", "future", "opcode", "sent")
+    __slots__ = ("began", "frame", "future", "opcode", "repeatable", "sent")
 
-    def __init__(self, opcode: int, frame: bytes, future: asyncio.Future[Reply | Exception]) -> None:
+    def __init__(self, opcode: int, frame: bytes, loop: asyncio.AbstractEventLoop, *, repeatable: bool) -> None:
         self.opcode = opcode
         self.frame = frame
-        self.future = future
+        self.future: asyncio.Future[Reply | Exception] = loop.create_future()
+        self.repeatable = repeatable
+        self.began = loop.time()
         self.sent = False
 
     def settle(self, outcome: Reply | Exception) -> None:
@@ -59,13 +62,20 @@ class Connection(asyncio.BufferedProtocol):
 
     hello: HelloReply
 
-    def __init__(self, address: Address, settings: Settings, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        settings: Settings,
+        on_lost: Callable[[Connection], None],
+        on_silent: Callable[[Connection], bool] = lambda _: False,
+    ) -> None:
         self.address = address
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the socket is closed."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._on_lost = on_lost
+        self._on_silent = on_silent
         self._reader = FrameReader(HELLO_LIMIT_BYTES)
         self._transport: asyncio.Transport | None = None
         self._last_id = 0
@@ -83,10 +93,20 @@ class Connection(asyncio.BufferedProtocol):
             ping=self._ping,
             gone=self._gone,
         )
+        self._patience = Patience(limit_s=settings.answer_limit_s, oldest=self._oldest, give_up=self._give_up)
 
     @classmethod
-    async def open(cls, address: Address, settings: Settings, on_lost: Callable[[Connection], None]) -> Connection:
+    async def open(
+        cls,
+        address: Address,
+        settings: Settings,
+        on_lost: Callable[[Connection], None],
+        on_silent: Callable[[Connection], bool] = lambda _: False,
+    ) -> Connection:
         """Connect and exchange HELLOs within the settings' connect timeout.
+
+        `on_silent` is told where no request is answered for the settings' answer limit; where it returns True, those
+        that may be sent again end here.
 
         OSError or TimeoutError where nothing answers, the server's own error where it refuses us (Unsupported,
         WrongCluster, Unauthenticated, Overloaded), ProtocolError where it does not speak the protocol.
@@ -96,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
             async with asyncio.timeout(settings.connect_timeout_s):
                 loop = asyncio.get_running_loop()
                 _, connection = await loop.create_connection(
-                    lambda: cls(address, settings, on_lost), address.host, address.port
+                    lambda: cls(address, settings, on_lost, on_silent), address.host, address.port
                 )
                 await connection._greet()
         except BaseException:
@@ -135,8 +155,11 @@ class Connection(asyncio.BufferedProtocol):
         """Requests whose answer is due."""
         return len(self._pending)
 
-    async def request(self, opcode: int, body: bytes, deadline: float) -> Reply:
+    async def request(self, opcode: int, body: bytes, deadline: float, *, repeatable: bool = False) -> Reply:
         """Send a request and wait for its answer until `deadline`, a time of the loop's clock.
+
+        One that is `repeatable` waits only as long as there is hope: where the node has gone silent and somebody else
+        may be asked, it ends with ConnectionLostError.
 
         ConnectionLostError and DeadlinePassedError say whether the request was sent. A cancelled request is forgotten:
         where it was not sent yet it never will be, and an answer that still comes is ignored.
@@ -147,10 +170,13 @@ class Connection(asyncio.BufferedProtocol):
             raise TooLarge(f"the request has {len(body)} bytes; {self.address} takes {self._frame_limit_bytes}")
         self._last_id += 1
         request_id = self._last_id
-        pending = _Pending(opcode, encode_frame(opcode, 0, 0, request_id, body), self._loop.create_future())
+        frame = encode_frame(opcode, 0, 0, request_id, body)
+        pending = _Pending(opcode, frame, self._loop, repeatable=repeatable)
         self._pending[request_id] = self._unsent[request_id] = pending
         self._schedule_flush()
         self._watchdog.wake()
+        if opcode != Opcode.HELLO:
+            self._patience.wake()
         timer = self._loop.call_at(deadline, pending.expire)
         try:
             outcome = await pending.future
@@ -199,6 +225,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._reason = reason
         self._watchdog.stop()
+        self._patience.stop()
         if self._transport is not None:
             self._transport.abort()
         for pending in self._pending.values():
@@ -211,6 +238,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def _gone(self, silent_s: float) -> None:
         self.lose(ConnectionError(f"{self.address} said nothing for {silent_s:.1f} s, not even to a PING"))
+
+    def _oldest(self) -> float | None:
+        """Since when the request that waits longest does so."""
+        return next((pending.began for pending in self._pending.values()), None)
+
+    def _give_up(self) -> None:
+        if not self._on_silent(self):
+            self._patience.wake()
+            return
+        silent = ConnectionError(f"{self.address} answered no request for {self._settings.answer_limit_s} s")
+        for pending in self._pending.values():
+            if pending.repeatable:
+                pending.settle(ConnectionLostError(silent, sent=pending.sent))
 
     # -- what asyncio calls ------------------------------------------------------------------------------------------
 
@@ -262,4 +302,5 @@ class Connection(asyncio.BufferedProtocol):
             return  # cancelled or too late: ids are not used twice, so it can be nobody else's
         if pending.opcode != opcode:
             raise ProtocolError(f"{self.address} answered opcode {pending.opcode:#x} with {opcode:#x}")
+        self._patience.answered()
         pending.settle(Reply(status, flags, body))

@@ -19,6 +19,8 @@ class Settings:
     """A node silent for so long while answers are due is asked for a sign of life."""
     silence_limit_s: float = 3.0
     """A node silent for so long while answers are due counts as gone, whatever TCP says."""
+    answer_limit_s: float = 0.75
+    """A node that answers no request for so long is asked no more where others are known; see `patience`."""
     cluster: str = ""
     """The cluster's name, so that no other is written to by mistake; empty for any."""
     credentials: bytes = b""
@@ -26,7 +28,7 @@ class Settings:
     """Whether to move to the leader; False stays with the endpoints, whose followers forward."""
 
     def __post_init__(self) -> None:
-        for name in ("timeout_s", "connect_timeout_s", "max_in_flight", "ping_after_s"):
+        for name in ("timeout_s", "connect_timeout_s", "max_in_flight", "ping_after_s", "answer_limit_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is above 0, not {getattr(self, name)!r}")
         if self.silence_limit_s <= self.ping_after_s:

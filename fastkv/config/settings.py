@@ -214,6 +214,11 @@ class StorageSettings:
         64 * GIB, "bytes", 16 * MIB, 16_384 * GIB,
         "The most that LMDB's file may grow to: address space, neither memory nor disk.",
     )
+    verify_bytes: int = _whole(
+        256 * MIB, "bytes", 0, 16_384 * GIB,
+        "Content of the store that a start reads and holds against its hash before it is believed. Of a longer store, "
+        "only the pages of the trees are looked at; `fastkv check` reads all.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +277,18 @@ class SecuritySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Whether requests are traced."""
+
+    enabled: bool = _setting(
+        False,
+        Rule(
+            bool, "Spans of requests go to the OpenTelemetry collector that OTEL_* variables name. Needs fastkv[otel]."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything that one node has to know before it starts."""
 
@@ -283,6 +300,7 @@ class NodeConfig:
     limits: Limits = field(default_factory=Limits)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
 
     @property
     def data_dir(self) -> Path:
@@ -298,5 +316,6 @@ SECTIONS: dict[str, type] = {
     "limits": Limits,
     "logging": LoggingSettings,
     "security": SecuritySettings,
+    "tracing": TracingSettings,
 }
 """The sections of a file, in the order in which docs/configuration.md shows them."""

@@ -163,6 +163,8 @@ class StateMachine:
     @property
     def checkpoint_due(self) -> bool:
         """Whether it is time to write one: for the memtable's size, the log's length, or its age."""
+        if self._fatal is not None:
+            return False            # what failed is not tried again
         if self._frozen is not None:
             return not self._writing and self._retry_in <= 0
         if self.applied_index == self.durable_applied_index:

@@ -86,8 +86,8 @@ class Incoming(Protocol):
     def finish(self, done: Callable[[BaseException | None], None]) -> None:
         """All is here: verify it, away from the loop, and make it ready for `Store.install`.
 
-        `done` is called on the loop: with None, with ImageRefused where it is not what was announced, and with OSError
-        where the disk fails.
+        `done` is called on the loop: with None, with ImageRefused where it is not what was announced, with StoreFull
+        where there is no room now, and with any other error where the disk fails.
         """
 
     def close(self) -> None:

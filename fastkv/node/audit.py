@@ -62,6 +62,10 @@ class Audit:
             self.alarm = self.alarm or f"this node's state at entry {index} differs from that of {count} other nodes"
         return True
 
+    def accuse(self, why: str) -> None:
+        """Something else has shown that this node's state is not to be believed, until a snapshot takes its place."""
+        self.alarm = self.alarm or why
+
     def forget(self) -> None:
         """This node's state was replaced, by a snapshot: what it said before is void."""
         for said in self._said.values():

@@ -6,13 +6,20 @@ campaigning. That costs the cluster a few milliseconds instead of an election ti
 A leader's disk is judged by the others': only where they have committed what it does not answer for would somebody else
 lead better. Where all disks are slow, as those of one machine under one load, a change of leaders would only add an
 election to the wait, whose votes have to get through the same disks.
+
+A leader whose disk is full refuses everybody's writes: it hands over to somebody whose disk is not. But it may lead
+where nobody else can, and reads go on there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 
 from fastkv.raft import LEADER, ChangeRefused, Raft
+
+OFFER_TIMEOUTS = 5
+"""Election timeouts between two tries of a full node to hand leadership over."""
 
 
 class Fitness:
@@ -22,6 +29,7 @@ class Fitness:
         self._raft = raft
         self._drained: Callable[[], None] | None = None
         self._deadline = 0
+        self._next_offer = 0
 
     def drain(self, done: Callable[[], None], now: int) -> None:
         """The node is to be stopped: `done` is called once somebody else leads, or nobody else can."""
@@ -45,6 +53,17 @@ class Fitness:
             done, self._drained = self._drained, None
             assert done is not None
             done()
+
+    def crowded(self, now: int, with_room: Iterable[str]) -> None:
+        """Called each tick in which this node's disk takes no more; those say that theirs do."""
+        raft = self._raft
+        if raft.role != LEADER or raft.transferee or now < self._next_offer:
+            return
+        self._next_offer = now + OFFER_TIMEOUTS * raft.config.election_ticks
+        for peer in with_room:
+            with contextlib.suppress(ChangeRefused):
+                raft.transfer(peer)
+                return
 
     def _hand_over(self, now: int, *, wait: bool) -> None:
         raft = self._raft

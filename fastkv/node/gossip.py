@@ -43,9 +43,9 @@ class Gossip:
         return now >= self._due or self._told != (role, term)
 
     def tell(
-        self, peers: Iterable[str], role: int, term: int, commit: int, applied: int, leader: str, now: int
+        self, peers: Iterable[str], role: int, term: int, commit: int, applied: int, leader: str, room: bool, now: int
     ) -> None:
-        """Tell the others."""
+        """Tell the others. `room` is whether the disk takes more."""
         self._told = (role, term)
         self._due = now + self._settings.status_ticks
         points = self._points()
@@ -61,6 +61,7 @@ class Gossip:
             "http": self._settings.http_address,
             "hashes": points[-POINTS_LIMIT:],
             "disks": self._disks(),
+            "room": room,
         }
         frame = encode_frame(Opcode.PEER_STATUS, 0, 0, 0, orjson.dumps(said))
         for peer in peers:
@@ -84,6 +85,7 @@ class Gossip:
                 str(said["http"]),
                 now,
                 {str(member): int(disk) for member, disk in said["disks"].items()},
+                said.get("room") is not False,      # an older version says nothing of it
             )
             points = [(int(index), int(digest)) for index, digest in said["hashes"][:POINTS_LIMIT]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -98,6 +100,11 @@ class Gossip:
             for peer, status in self._heard.items()
             if peer != node_id and peer not in but_for
         )
+
+    def with_room(self, peers: Iterable[str], now: int) -> list[str]:
+        """Those of them whose disks take more, by what they said lately."""
+        said = [(peer, self.status_of(peer, now)) for peer in peers]
+        return [peer for peer, status in said if status is not None and status.room]
 
     def status_of(self, node_id: str, now: int) -> PeerStatus | None:
         """What a peer last said of itself, or None when it has not been heard from lately."""

@@ -8,6 +8,7 @@ from fastkv._core.codes import Status
 from fastkv.node.acquaintances import Acquaintances
 from fastkv.node.ports import Addresses, NodeSettings
 from fastkv.raft import LEADER, ChangeRefused, Membership, Raft
+from fastkv.storage.sync import lacks_space
 
 
 class Members:
@@ -44,6 +45,7 @@ class Members:
         self._on_members = on_members
         self._on_removed = on_removed
         self._on_disowned = on_disowned
+        self._unnoted = False
 
     @property
     def disks(self) -> dict[str, int]:
@@ -78,7 +80,19 @@ class Members:
             if status != Status.WRONG_ADDRESS and self._raft.membership.members and not self._raft.log.last_index:
                 # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
                 self._raft.disown()
-                self._on_disowned()
+                self._unnoted = True
+        if self._unnoted:
+            self._note_disowned()
+
+    def _note_disowned(self) -> None:
+        """Remember it over a restart; on a full disk, the next refusal tries again."""
+        try:
+            self._on_disowned()
+        except OSError as error:
+            if not lacks_space(error):
+                raise
+        else:
+            self._unnoted = False
 
     def linked(self, node_id: str, disk: int) -> bool:
         """The link to a peer is up. False where it is not the member."""

@@ -23,6 +23,7 @@ from fastkv._core.replies import Outbox
 from fastkv.kv.state import StateMachine
 from fastkv.kv.store import ImageInfo, Store, StoreFull
 from fastkv.node.admin import Admin, DeliverAdmin, Request
+from fastkv.node.age import UNKNOWN_AGE_MS, Age
 from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
 from fastkv.node.installation import Installation
@@ -31,13 +32,10 @@ from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
 from fastkv.node.write_path import WritePath
-from fastkv.raft import LEADER, Membership, Message, Raft, Ready
+from fastkv.raft import Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, COUNTED, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
-
-UNKNOWN_AGE_MS = 0xFFFF_FFFF
-"""The age of the state of a node that has not heard from a leader since it began."""
 
 
 @dataclass(slots=True)
@@ -55,9 +53,10 @@ class Node:
     """One member of the cluster.
 
     `wake` is called when a pump is wanted; whoever runs the node calls `pump` once soon after. All times are ticks,
-    counted by `tick`, but for leases, which need `clock`: monotonic nanoseconds that also count while the process is
-    paused. `on_members` is told who is to be reached, and where; `on_removed` that this node is a member no more;
-    `on_disowned` that it is none of the founders, whatever its configuration says, and has to remember that.
+    counted by `tick`, but for leases and ages, which need `clock`: monotonic nanoseconds that also count while the
+    process is paused or the machine suspended. `on_members` is told who is to be reached, and where; `on_removed` that
+    this node is a member no more; `on_disowned` that it is none of the founders, whatever its configuration says, and
+    has to remember that.
     """
 
     def __init__(
@@ -77,8 +76,7 @@ class Node:
         value_limit_bytes: int,
         open_limit_bytes: int,
     ) -> None:
-        self.settings = settings
-        self.raft = raft
+        self.settings, self.raft = settings, raft
         self.machine = machine
         self.log = log
         self.transport = transport
@@ -86,11 +84,9 @@ class Node:
         self.ingress = Ingress(
             machine.table, wake, value_limit_bytes=value_limit_bytes, open_limit_bytes=open_limit_bytes
         )
-        self.ingress.applied_index, self.ingress.age_ms = raft.applied_index, UNKNOWN_AGE_MS
-        self.now = 0
-        self.leader_changes = self.snapshots_installed = 0
-        self._clock, self._on_removed = clock, on_removed
-        self._wake = wake
+        self.ingress.clock, self.ingress.applied_index, self.ingress.age_ms = clock, raft.applied_index, UNKNOWN_AGE_MS
+        self.now = self.snapshots_installed = 0
+        self._clock, self._on_removed, self._wake = clock, on_removed, wake
         self._writes = WritePath(settings, raft, machine, transport)
         self._reads = Reads(
             raft.read, retry_ticks=settings.read_retry_ticks, first_context=raft.rng.getrandbits(62)
@@ -101,7 +97,7 @@ class Node:
             settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned,
             lambda *who: self._gossip.vouches(*who, beyond=raft.commit_index),
         )
-        self._images = ImageServer(store, transport.send, settings)
+        self._images = ImageServer(store, transport.send, settings, self._gossip.audit.accuse)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
         self._fitness = Fitness(raft)
         self._installation = Installation(
@@ -109,7 +105,10 @@ class Node:
         )
         self._held: deque[_Held] = deque()
         self._last_ticket = log.durable_ticket
-        self._leader_heard: int | None = None
+        self._age = Age(raft)
+        if raft.restoring:
+            self._gossip.audit.accuse("the state was set aside by a repair, and a snapshot is not here yet")
+            self._refuse_where_due()
 
     # -- what happens to a node --------------------------------------------------------------------------------------
 
@@ -132,6 +131,8 @@ class Node:
         if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
             raft.log.evict(raft.applied_index)
         self._refuse_where_due()
+        if self.ingress.refuse_writes == Status.NO_SPACE:
+            self._fitness.crowded(self.now, self._gossip.with_room(raft.peers, self.now))
         self._members.note_disks()
         self._tell()
         self._wake()
@@ -251,7 +252,7 @@ class Node:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
-        self.ingress.age_ms = self._age_ms()
+        self.ingress.age_ms, self.ingress.aged_ns = self._age.ms(), raft.now_ns
         self._admin.progressed()
         self._tell()
         if self.outbox.flush():
@@ -281,7 +282,6 @@ class Node:
         for context in ready.reads_failed:
             self._reads.failed(context)
         if ready.leadership is not None:
-            self.leader_changes += 1
             self._writes.leadership_changed()
         if ready.snapshot_wanted and not self._installation.busy:
             others = [peer for peer in self.raft.peers if peer != self.raft.leader]
@@ -302,7 +302,7 @@ class Node:
 
     def _step(self, message: Message) -> None:
         if message.kind in (APPEND, HEARTBEAT) and message.term >= self.raft.term:
-            self._leader_heard = self.now
+            self._age.heard()
         if not self._installation.restarting:
             self.raft.step(message)
 
@@ -417,30 +417,23 @@ class Node:
 
     @property
     def proposals_pending(self) -> int:
-        """Batches that are neither applied nor given up."""
-        return len(self._writes)
+        """Writes that are neither applied nor given up."""
+        return self._writes.pending
 
     @property
     def proposals_failed(self) -> int:
-        """Proposals that were refused because too much was under way."""
+        """Writes that were refused, or given up without knowing what became of them."""
         return self._writes.failed
 
     def peer_status(self, node_id: str) -> PeerStatus | None:
-        """What a peer last said of itself, or None when it has not been heard from lately."""
+        """What a peer said of itself lately, or None."""
         return self._gossip.status_of(node_id, self.now)
-
-    def _age_ms(self) -> int:
-        """How old the local state may be: the time since this node last heard from a leader; 0 on the leader."""
-        if self.raft.role == LEADER:
-            return 0
-        if self._leader_heard is None:
-            return UNKNOWN_AGE_MS
-        return min(int((self.now - self._leader_heard) * self.settings.tick_ms), UNKNOWN_AGE_MS - 1)
 
     def _tell(self) -> None:
         raft = self.raft
         if not self._gossip.is_due(raft.role, raft.term, self.now):
             return
         self._gossip.tell(
-            raft.peers, raft.role, raft.term, raft.commit_index, raft.applied_index, raft.leader, self.now
-        )
+            raft.peers, raft.role, raft.term, raft.commit_index, raft.applied_index, raft.leader,
+            self.ingress.refuse_writes != Status.NO_SPACE, self.now,
+        )  # fmt: skip

@@ -73,3 +73,5 @@ class PeerStatus:
     heard_tick: int
     disks: dict[str, int]
     """By which disks it knows the members, as of what it has applied."""
+    room: bool
+    """Whether its disk takes more."""

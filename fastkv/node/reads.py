@@ -3,6 +3,10 @@
 A read batch asks for a read index under a fresh context. While that question is under way, later reads gather in the
 ingress; they must not share the round, because it may have been confirmed before they arrived. When the answer comes,
 the batch waits until the state machine has applied that index, and is then served from local memory.
+
+A question that is not answered for a while is put again, under another context. The answer to any of its tries will do:
+all of them were put after the last read of the batch had arrived. Were it only the newest one's, no read would ever end
+where the leader is farther away than the time between two tries.
 """
 
 from __future__ import annotations
@@ -20,15 +24,21 @@ class _Question:
     batch: ReadBatch
     leader_deadline: int
     deadline: int
-    asked: int
-    context: int
+    asked: int = 0
+    first_context: int = 0
+    """Of the first try; those of the others follow."""
+    context: int = 0
+    """Of the newest try."""
+    refused: bool = False
+    """The newest try found nobody to ask."""
 
 
 class Reads:
     """The reads of this node that are not yet served.
 
     `ask(context)` puts the question to Raft; it is answered through `confirmed` or `failed`, or never (a message was
-    lost): then `expire` asks anew with a fresh context, so that an answer to an old question can never serve a new one.
+    lost): then `expire` asks anew. No two tries have the same context, so that an answer to an old question can never
+    serve a new one.
     Contexts go on from `first_context`, another one in each life of a node: its former life may have asked as well.
     """
 
@@ -52,7 +62,7 @@ class Reads:
     def start(self, batch: ReadBatch, now: int, leader_wait_ticks: int, timeout_ticks: int) -> None:
         """Ask for a read index for this batch. Only while not busy."""
         assert self._question is None, "one question at a time"
-        self._question = _Question(batch, now + leader_wait_ticks, now + timeout_ticks, now, 0)
+        self._question = _Question(batch, now + leader_wait_ticks, now + timeout_ticks)
         self._put(now)
 
     def _put(self, now: int) -> None:
@@ -60,13 +70,15 @@ class Reads:
         assert question is not None
         self._last_context += 1
         question.context = self._last_context
+        question.first_context = question.first_context or question.context
+        question.refused = False
         question.asked = now
         self._ask(question.context)
 
     def confirmed(self, context: int, index: int) -> None:
         """The state at `index` or later answers the question `context`. An old question's answer is ignored."""
         question = self._question
-        if question is not None and question.context == context:
+        if question is not None and question.first_context <= context <= question.context:
             self._question = None
             self._confirmed.append((index, question.batch, question.deadline))
 
@@ -74,7 +86,7 @@ class Reads:
         """Nobody to ask now. The question is put again on a later tick, until its time is up."""
         question = self._question
         if question is not None and question.context == context:
-            question.context = 0
+            question.refused = True
 
     def serve(self, table: Table, applied_index: int) -> None:
         """Serve every confirmed batch that the applied state is new enough for."""
@@ -96,7 +108,7 @@ class Reads:
                 self._end(question, Status.TIMEOUT)
             elif not has_leader and now >= question.leader_deadline:
                 self._end(question, Status.NO_LEADER)
-            elif (question.context == 0 and has_leader) or now - question.asked >= self._retry_ticks:
+            elif (question.refused and has_leader) or now - question.asked >= self._retry_ticks:
                 self._put(now)
         for position in range(len(self._confirmed) - 1, -1, -1):
             _, batch, deadline = self._confirmed[position]

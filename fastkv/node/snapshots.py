@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from fastkv._core.codes import Status
-from fastkv.kv.store import Image, ImageInfo, ImageRefused, Incoming, Store
+from fastkv.errors import DamagedStore
+from fastkv.kv.store import Image, ImageInfo, ImageRefused, Incoming, Store, StoreFull
 from fastkv.node.ports import NodeSettings
+from fastkv.storage.sync import lacks_space
 from fastkv.wire.peer import (
     SnapshotAsk,
     SnapshotChunk,
@@ -35,9 +37,12 @@ MAKING_TIMEOUTS = 10
 
 
 class ImageServer:
-    """Serves this node's images to whoever asks."""
+    """Serves this node's images to whoever asks. `on_damaged` is told where the store itself is not whole."""
 
-    def __init__(self, store: Store, send: Send, settings: NodeSettings) -> None:
+    def __init__(
+        self, store: Store, send: Send, settings: NodeSettings, on_damaged: Callable[[str], None] = lambda why: None
+    ) -> None:
+        self._on_damaged = on_damaged
         self._store = store
         self._send = send
         self._chunk_bytes = settings.snapshot_chunk_bytes
@@ -70,6 +75,8 @@ class ImageServer:
 
     def _made(self, image: Image | None, error: BaseException | None) -> None:
         self._making = False
+        if isinstance(error, DamagedStore):
+            self._on_damaged(str(error))
         waiting, self._waiting = self._waiting, {}
         if image is not None:
             self.close()
@@ -78,7 +85,8 @@ class ImageServer:
             if image is not None and self._is_asked_for(image.info, ask):
                 self._serve(node_id, image, ask)
             else:
-                self._send(node_id, encode_no_snapshot(Status.NO_SPACE if error else Status.KEY_NOT_FOUND))
+                full = isinstance(error, StoreFull)
+                self._send(node_id, encode_no_snapshot(Status.NO_SPACE if full else Status.KEY_NOT_FOUND))
 
     def _serve(self, node_id: str, image: Image, ask: SnapshotAsk) -> None:
         info = image.info
@@ -177,9 +185,14 @@ class ImageFetch:
         if not self.active or self._finishing:
             return
         self._silent_ticks += 1
-        # Before the first chunk, an image may have to be made: that takes a while.
-        if self._silent_ticks >= (self._timeout_ticks if self._info else MAKING_TIMEOUTS * self._timeout_ticks):
-            if self._info is None or self._asked_again:
+        if self._info is None:
+            # An image may have to be made first, which takes a while; but the question may have been lost as well.
+            if self._silent_ticks >= MAKING_TIMEOUTS * self._timeout_ticks:
+                self._next_source()
+            elif self._silent_ticks % self._timeout_ticks == 0:
+                self._ask_first()
+        elif self._silent_ticks >= self._timeout_ticks:
+            if self._asked_again:
                 self._next_source()
             else:
                 self._asked_again = True        # a frame was lost; another member's image would be another one
@@ -205,16 +218,18 @@ class ImageFetch:
     def _ask_anew(self) -> None:
         """Which snapshot is there? With the answer comes its first chunk."""
         self._silent_ticks = 0
-        info = self._info
-        if info is None:
-            ask = SnapshotAsk(self._min_index, 0, 0, 0, self._chunk_bytes)
-            if not self._send(self._sources[0], encode_snapshot_ask(ask)):
-                self._silent_ticks = MAKING_TIMEOUTS * self._timeout_ticks      # ask the next one on the next tick
+        if self._info is None:
+            self._ask_first()
         else:
             assert self._incoming is not None
             self._asked_to = self._incoming.offset
             self._early.clear()
             self._ask_on()
+
+    def _ask_first(self) -> None:
+        ask = SnapshotAsk(self._min_index, 0, 0, 0, self._chunk_bytes)
+        if not self._send(self._sources[0], encode_snapshot_ask(ask)):
+            self._silent_ticks = MAKING_TIMEOUTS * self._timeout_ticks      # ask the next one on the next tick
 
     def _ask_on(self) -> None:
         """Keep the window full."""
@@ -249,9 +264,12 @@ class ImageFetch:
             return False
         try:
             self._incoming = self._store.receive(info)
-        except (ImageRefused, OSError) as error:
+        except ImageRefused as error:
             self.problem = f"{node_id}: {error}"
             self._next_source()
+            return False
+        except OSError as error:
+            self._lacks_space(error)
             return False
         self._info = info
         self._asked_to = self._incoming.offset
@@ -270,8 +288,8 @@ class ImageFetch:
                 incoming.write(data)
                 self.received_bytes += len(data)
                 self._silent_ticks, self._asked_again = 0, False
-        except OSError as error:        # a full disk: try again later, and go on from here
-            self.problem = f"the snapshot cannot be written: {error}"
+        except OSError as error:
+            self._lacks_space(error)
             return
         self._asked_to = max(self._asked_to, incoming.offset)
         if incoming.offset == info.nbytes:
@@ -279,6 +297,13 @@ class ImageFetch:
             incoming.finish(self._finished)
         else:
             self._ask_on()
+
+    def _lacks_space(self, error: OSError) -> None:
+        """A full disk: `tick` tries again later, and goes on from here. Anything else ends the node."""
+        if not lacks_space(error):
+            raise error
+        self._silent_ticks = 0
+        self.problem = f"the snapshot cannot be written: {error}"
 
     def _finished(self, error: BaseException | None) -> None:
         info = self._info
@@ -292,4 +317,9 @@ class ImageFetch:
             return
         self.problem = str(error)
         self._forget()
-        self._next_source()
+        if isinstance(error, StoreFull):
+            self._silent_ticks = 0      # `tick` asks again after a while; what is here stays
+        elif isinstance(error, ImageRefused):
+            self._next_source()
+        else:
+            raise error

@@ -34,11 +34,17 @@ class WritePath:
         self._waiting_bytes = 0
         self._results = WriteBuffer()
         self.failed = 0
-        """Proposals that were refused because too much was under way."""
+        """Writes that were refused, or given up without knowing what became of them."""
 
     def __len__(self) -> int:
         """Batches that are neither applied nor given up."""
         return len(self._proposals) + len(self._forwards) + len(self._waiting)
+
+    @property
+    def pending(self) -> int:
+        """Writes that are neither applied nor given up."""
+        waiting = sum(waiting.batch.count for waiting in self._waiting)
+        return self._proposals.entries(self._raft.applied_index) + self._forwards.entries + waiting
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -56,9 +62,13 @@ class WritePath:
         if raft.role == LEADER and not raft.transferee:
             self._propose(waiting.batch, waiting.waiters, waiting.deadline)
         elif full:
-            waiting.waiters.fail(Status.OVERLOADED)
+            self._fail(waiting.batch, waiting.waiters, Status.OVERLOADED)
         elif raft.role == LEADER or not raft.leader or not self._forward(raft.leader, waiting):
             self._keep(waiting)
+
+    def _fail(self, batch: EntryBatch, answer: Answer | Waiters, status: int) -> None:
+        self.failed += batch.count
+        answer.fail(status)
 
     def _keep(self, waiting: WaitingBatch) -> None:
         self._waiting.append(waiting)
@@ -68,10 +78,9 @@ class WritePath:
         try:
             first, term = self._raft.propose(batch)
         except (NotLeader, Transferring):
-            answer.fail(Status.NOT_LEADER)
+            self._fail(batch, answer, Status.NOT_LEADER)
         except Overloaded:
-            self.failed += batch.count
-            answer.fail(Status.OVERLOADED)
+            self._fail(batch, answer, Status.OVERLOADED)
         else:
             self._proposals.add(Proposal(first, first + batch.count - 1, term, answer, deadline))
 
@@ -89,7 +98,7 @@ class WritePath:
         """A batch that another node forwards to us as the leader; `refuse` is the status to refuse it with, or OK."""
         answer = RemoteAnswer(node_id, forward_id, self._answer_forward, missing=batch.count)
         if refuse != Status.OK:
-            answer.fail(refuse)
+            self._fail(batch, answer, refuse)
         else:
             self._propose(batch, answer, now + self._settings.request_timeout_ticks)
 
@@ -109,7 +118,7 @@ class WritePath:
             # Refused before it was appended, so provably not done: try whoever leads next, within the same deadlines.
             self._keep(WaitingBatch(forwarded.batch, forwarded.waiters, forwarded.leader_deadline, forwarded.deadline))
         else:
-            forwarded.waiters.fail(status)
+            self._fail(forwarded.batch, forwarded.waiters, status)
 
     def apply(self, segment: Segment) -> None:
         """Apply a committed run of entries, and route the results of those that somebody here waits for."""
@@ -118,7 +127,7 @@ class WritePath:
             proposal = self._proposals.next_from(index)
             if proposal is None or proposal.first_index > last:
                 self._machine.apply(segment, index, last, None)
-                return
+                break
             if index < proposal.first_index:
                 self._machine.apply(segment, index, proposal.first_index - 1, None)
                 index = proposal.first_index
@@ -126,6 +135,7 @@ class WritePath:
             self._machine.apply(segment, index, stop, self._results)
             proposal.answer.deliver(self._results.take(), index - proposal.first_index)
             index = stop + 1
+        self._proposals.next_from(last + 1)     # answered: a stop waits for nobody here any more
 
     # -- when things change ------------------------------------------------------------------------------------------
 
@@ -133,14 +143,14 @@ class WritePath:
         """Who was to answer may not do so any more; and there may be somebody to send to."""
         raft = self._raft
         if raft.role != LEADER:
-            self._proposals.fail_all(raft.applied_index, Status.OUTCOME_UNKNOWN)
+            self.failed += self._proposals.fail_all(raft.applied_index, Status.OUTCOME_UNKNOWN)
         if raft.leader:
-            self._forwards.fail_where(lambda forwarded: forwarded.leader != raft.leader)
+            self.failed += self._forwards.fail_where(lambda forwarded: forwarded.leader != raft.leader)
             self._place_waiting()
 
     def peer_lost(self, node_id: str) -> None:
         """The link to a node broke: its answers may not come."""
-        self._forwards.fail_where(lambda forwarded: forwarded.leader == node_id)
+        self.failed += self._forwards.fail_where(lambda forwarded: forwarded.leader == node_id)
 
     def _place_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -150,12 +160,17 @@ class WritePath:
 
     def expire(self, now: int) -> None:
         """Called each tick: end what is past its deadline, and try again with what waits."""
-        self._proposals.expire(now, self._raft.applied_index)
-        self._forwards.fail_where(lambda forwarded: forwarded.deadline <= now)
+        self.failed += self._proposals.expire(now, self._raft.applied_index)
+        leader = self._raft.leader
+        # Who had it leads no more, as far as is known here: that it answers yet is hoped for as long as for a leader.
+        self.failed += self._forwards.fail_where(
+            lambda forwarded: forwarded.deadline <= now
+            or (forwarded.leader != leader and forwarded.leader_deadline <= now)
+        )
         if self._waiting:
             for waiting in self._waiting:
                 if now >= min(waiting.leader_deadline, waiting.deadline):
-                    waiting.waiters.fail(Status.NO_LEADER)
+                    self._fail(waiting.batch, waiting.waiters, Status.NO_LEADER)
             self._waiting = deque(w for w in self._waiting if now < min(w.leader_deadline, w.deadline))
             self._waiting_bytes = sum(w.batch.nbytes for w in self._waiting)
             if self._raft.leader:

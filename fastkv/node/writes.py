@@ -91,25 +91,38 @@ class Proposals:
     def add(self, proposal: Proposal) -> None:
         self._queue.append(proposal)
 
+    def entries(self, applied_index: int) -> int:
+        """How many entries are not applied yet."""
+        return sum(max(0, one.last_index - max(one.first_index - 1, applied_index)) for one in self._queue)
+
     def next_from(self, index: int) -> Proposal | None:
-        """The first proposal that has entries at or behind `index`."""
+        """The first proposal that has entries at or behind `index`; those before it are forgotten."""
         queue = self._queue
         while queue and queue[0].last_index < index:
             queue.popleft()
         return queue[0] if queue else None
 
-    def fail_all(self, applied_index: int, status: int) -> None:
-        """Leadership is lost: what was not applied is answered with `status`."""
+    def fail_all(self, applied_index: int, status: int) -> int:
+        """Leadership is lost: what was not applied is answered with `status`. Returns how many entries."""
         queue, self._queue = self._queue, deque()
-        for proposal in queue:
-            proposal.answer.fail(status, max(0, applied_index + 1 - proposal.first_index))
+        return sum(self._fail(proposal, applied_index, status) for proposal in queue)
 
-    def expire(self, now: int, applied_index: int) -> None:
-        """Give up on proposals past their deadline: they may still be applied later, so their outcome is unknown."""
+    def expire(self, now: int, applied_index: int) -> int:
+        """Give up on proposals past their deadline: they may still be applied later, so their outcome is unknown.
+
+        Returns how many entries.
+        """
         queue = self._queue
+        failed = 0
         while queue and queue[0].deadline <= now:
-            proposal = queue.popleft()
-            proposal.answer.fail(Status.OUTCOME_UNKNOWN, max(0, applied_index + 1 - proposal.first_index))
+            failed += self._fail(queue.popleft(), applied_index, Status.OUTCOME_UNKNOWN)
+        return failed
+
+    @staticmethod
+    def _fail(proposal: Proposal, applied_index: int, status: int) -> int:
+        start = max(0, applied_index + 1 - proposal.first_index)
+        proposal.answer.fail(status, start)
+        return max(0, proposal.last_index + 1 - proposal.first_index - start)
 
 
 class Forwards:
@@ -125,6 +138,11 @@ class Forwards:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    @property
+    def entries(self) -> int:
+        """How many commands are in those batches."""
+        return sum(forwarded.batch.count for forwarded in self._sent.values())
 
     def next_id(self) -> int:
         self._last_id += 1
@@ -148,12 +166,18 @@ class Forwards:
         self.nbytes -= forwarded.batch.nbytes
         return forwarded
 
-    def fail_where(self, lost: Callable[[ForwardedBatch], bool]) -> None:
-        """Batches whose answer can no longer come: they may have been applied, so their outcome is unknown."""
+    def fail_where(self, lost: Callable[[ForwardedBatch], bool]) -> int:
+        """Batches whose answer can no longer come: they may have been applied, so their outcome is unknown.
+
+        Returns how many commands they hold.
+        """
+        failed = 0
         for forward_id in [key for key, forwarded in self._sent.items() if lost(forwarded)]:
             forwarded = self._sent.pop(forward_id)
             self.nbytes -= forwarded.batch.nbytes
+            failed += forwarded.batch.count
             forwarded.waiters.fail(Status.OUTCOME_UNKNOWN)
+        return failed
 
     @staticmethod
     def deliver(forwarded: ForwardedBatch, results: bytes) -> None:

@@ -84,9 +84,9 @@ def heard_vote_request(raft: Raft, message: Message) -> None:
     """Vote, at most once a term, for a candidate whose log has everything that may be committed (thesis 3.6.1).
 
     Not while this node waits to be told of any cluster: nobody can rightly count on its vote, and somebody who has lost
-    his disk might.
+    his disk might. One that has only lost the state that its log goes on from does count.
     """
-    if not raft.membership.members:
+    if not raft.membership.members and not raft.restoring:
         return
     up_to_date = raft.log.is_up_to_date(message.index, message.log_term)
     if message.kind == PRE_VOTE:

@@ -20,6 +20,8 @@ def follow(raft: Raft, message: Message) -> None:
         raft.become_follower(raft.term, message.frm)
     raft.elapsed = raft.since_leader = 0
     raft.low_water = max(raft.low_water, message.low_water)
+    if raft.restoring:
+        raft.snapshot_wanted = raft.restoring
 
 
 def heard_append(raft: Raft, message: Message) -> None:

@@ -5,8 +5,8 @@ just started cannot know what it answered before, and waits as long). So a leade
 answered is the only one for that long, counted from when the heartbeat was *sent*; and because clocks run at slightly
 different rates, a little less: `RaftConfig.lease_ns` is chosen by who knows the clock.
 
-The clock is the caller's (`Raft.now_ns`), monotonic, and goes on while the process is paused. A lease is checked after
-the state that a read sees has been fixed, so that a pause between check and read is harmless.
+The clock is the caller's (`Raft.now_ns`), monotonic, and goes on while the process is paused or the machine suspended.
+A lease is checked after the state that a read sees has been fixed, so that a pause between check and read is harmless.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 class Lease:
     """A leader's lease in one term."""
 
-    __slots__ = ("_given_up", "_length_ns", "_sent", "_until_ns")
+    __slots__ = ("_given_up", "_length_ns", "_sent", "_until_ns", "confirmed_ns")
 
     def __init__(self, length_ns: int) -> None:
         self._length_ns = length_ns
@@ -27,6 +27,8 @@ class Lease:
         """A new term of office, or none: nothing is known of a majority."""
         self._sent: deque[tuple[int, int]] = deque()
         self._until_ns = 0
+        self.confirmed_ns = -1
+        """When the newest round was sent that a majority has answered; -1 where none was, or that was not counted."""
         self._given_up = self._length_ns <= 0
 
     def give_up(self) -> None:
@@ -42,7 +44,8 @@ class Lease:
         """A majority has answered that round."""
         sent = self._sent
         while sent and sent[0][0] <= round_number:
-            self._until_ns = sent.popleft()[1] + self._length_ns
+            self.confirmed_ns = sent.popleft()[1]
+            self._until_ns = self.confirmed_ns + self._length_ns
 
     def holds(self, now_ns: int) -> bool:
         """Whether nobody else can lead at `now_ns`."""

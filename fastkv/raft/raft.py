@@ -63,7 +63,8 @@ class Raft:
     `step_down`, `restored`. Output: `take_ready`. Nothing here blocks, and nothing is sent or stored but by a `Ready`.
 
     `membership` is what the state machine says of the members at `applied`, and `configurations` the ENTRY_CONFIG
-    entries that the log has behind that, as (index, body).
+    entries that the log has behind that, as (index, body). With `awaits_snapshot` the state that the log
+    goes on from may be lost: the member votes and acknowledges, and campaigns and applies only after a snapshot.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class Raft:
         membership: Membership,
         applied: int = 0,
         configurations: Iterable[tuple[int, bytes]] = (),
+        awaits_snapshot: bool = False,
     ) -> None:
         require(applied <= log.last_index, f"the state machine has applied {applied}, the log ends at {log.last_index}")
-        require(applied >= log.base_index, f"the log begins behind {log.base_index}, the state machine is at {applied}")
+        restores = awaits_snapshot and applied < log.base_index
+        require(restores or applied >= log.base_index, f"the log begins behind {log.base_index}, the state {applied}")
         if log.base_term > hard_state.term:
             # A snapshot came from a later term than this node had heard of, and a crash before that was written.
             hard_state = HardState(log.base_term, NOBODY, hard_state.commit)
@@ -105,6 +108,8 @@ class Raft:
         self.ticks = 0
         self.commit_index = max(applied, min(hard_state.commit, log.last_index))
         self.applied_index = applied
+        self.restoring = log.base_index if restores else 0
+        """A snapshot of this entry or a later one is needed to go on; 0: none is."""
         self.verified_index = 0
         """Entries up to here are known to equal the current leader's (a follower's bound for the commit index)."""
         self.low_water = 0
@@ -131,7 +136,7 @@ class Raft:
         self._unstable: list[Segment] = []
         self._writes = WritesUnderWay()
         self._told_hard_state = (self.term, self.vote)
-        self._handed_out = applied
+        self._handed_out = 1 << 63 if restores else applied     # nothing is applied before the snapshot
         self._read_states: list[ReadState] = []
         self._reads_failed: list[int] = []
         self._told_leadership = Leadership(self.role, NOBODY, self.term)
@@ -153,7 +158,7 @@ class Raft:
 
     def campaign(self, *, transferred: bool = False) -> None:
         """Try to become leader now (thesis 3.4; with pre-vote, 9.6), or with the leader's leave (3.10)."""
-        if self.role != LEADER and self.may_lead and self.history.may_campaign(self.node_id):
+        if self.role != LEADER and self.may_lead and not self.restoring and self.history.may_campaign(self.node_id):
             election.campaign(self, pre_vote=self.config.pre_vote and not transferred, transferred=transferred)
 
     def step(self, message: Message) -> None:
@@ -409,6 +414,7 @@ class Raft:
         """The state machine has the entries up to `index` from elsewhere."""
         self.commit_index = self.verified_index = max(self.commit_index, index)
         self.applied_index = self._handed_out = index
+        self.restoring = 0
 
     def commit_to(self, index: int) -> None:
         """The entries up to `index` are committed."""

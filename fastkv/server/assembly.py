@@ -34,6 +34,14 @@ def tick_s(config: NodeConfig) -> float:
     return config.raft.heartbeat_timeout_ms / 1000 / TICKS_A_HEARTBEAT
 
 
+def boot_time_ns() -> int:
+    """What leases are measured on: nanoseconds since the machine was started, those in which it was suspended too.
+
+    `time.monotonic` stands still in a suspended machine, and a leader that wakes up would believe a lease that ran out.
+    """
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class Assembly:
     """One node's parts. `poster(callback, *arguments)` brings a call onto the loop from another thread."""
 
@@ -49,7 +57,7 @@ class Assembly:
         self._directory = directory
         self._tick_s = tick_s(config)
         storage, limits = config.storage, config.limits
-        pending = pending_install(directory.store_path)
+        pending = pending_install(directory.store_path, storage.verify_bytes)
         if pending is not None:
             # A crash came between the log's restart behind a snapshot and the store's: the log goes first here, too.
             log.info("completing the installation of a snapshot that ends with entry %d", pending[0])
@@ -61,6 +69,7 @@ class Assembly:
             map_bytes=storage.lmdb_map_bytes,
             poster=poster,
             snapshots=limits.snapshots,
+            verify_bytes=storage.verify_bytes,
             on_checkpoint=on_checkpoint,
         )
         self.machine = StateMachine(
@@ -84,6 +93,7 @@ class Assembly:
             keep_above=keep_above,
             recycle_bytes=self._config.storage.checkpoint_wal_bytes,
             restart_at=restart_at,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     def _ticks(self, milliseconds: float) -> int:
@@ -116,6 +126,7 @@ class Assembly:
             membership=Membership.decode(self.machine.membership) or self._first_members(),
             applied=self.machine.applied_index,
             configurations=recovered.configurations,
+            awaits_snapshot=self._directory.awaits_snapshot,
         )
 
     @property
@@ -167,7 +178,7 @@ class Assembly:
             self.log,
             transport,
             wake,
-            clock=time.monotonic_ns,
+            clock=boot_time_ns,
             on_members=on_members,
             on_removed=on_removed,
             on_disowned=self._directory.note_joins,

@@ -65,10 +65,10 @@ class LocalService:
             deliver(status, 0, 0, text_for(status))
 
         ingress = self._node.ingress
-        if request.cursor or request.consistency == Consistency.STALE_READ:
-            serve()     # a cursor's snapshot was confirmed when it was opened
-        elif ingress.refuse_reads:
+        if ingress.refuse_reads:
             fail(ingress.refuse_reads)
+        elif request.cursor or request.consistency == Consistency.STALE_READ:
+            serve()     # a cursor's snapshot was confirmed when it was opened
         else:
             ingress.add_read_task(serve, fail)
 
@@ -163,6 +163,7 @@ class LocalService:
             "term": node.raft.term,
             "commit_index": node.raft.commit_index,
             "applied_index": node.raft.applied_index,
+            "state_hash": f"{node.machine.state_hash:016x}",    # a text: 64 bits are too many for a number of JSON
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,

@@ -1,11 +1,11 @@
 """What Prometheus scrapes.
 
-The text format, its escaping and the metrics of the process are prometheus-client's. Observing is not: what is hot
-counts into plain numbers, compiled or not, and a collector reads them when somebody scrapes. So an operation costs an
-addition or two, and a scrape costs the scrape.
+The text format and its escaping are prometheus-client's. Observing is not: what is hot counts into plain numbers,
+compiled or not, and a collector reads them when somebody scrapes. So an operation costs an addition or two, and a
+scrape costs the scrape.
 
 * `Distribution` is what a histogram is read from;
-* `RequestMetrics` counts the requests of one face;
+* `RequestMetrics` counts the requests of the HTTP face, `RawRequests` reads what the raw port has counted;
 * `Figures` is everything a node knows of itself at one moment;
 * `NodeMetrics` makes the text of both.
 """
@@ -18,26 +18,49 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fastkv._core import tally, wal_writer
+from fastkv._core.codes import Opcode, Status
+from fastkv._core.tally import Tally
+from fastkv.server.process_metrics import ProcessMetrics
 from fastkv.version import __version__
 
 PREFIX = "fastkv"
 
-REQUEST_BOUNDS_S = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-"""Bucket bounds of what a client waits for, in seconds: from a local read to the request timeout."""
-DISK_BOUNDS_S = (
-    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-)  # fmt: skip
-"""Bucket bounds of an fdatasync, in seconds: from a fast NVMe drive to a disk that has lost its way."""
+# Upper bounds of the histograms' buckets, in seconds and entries. What compiled code counts, it has the bounds of.
+REQUEST_BOUNDS_S = tally.BOUNDS_S
+DISK_BOUNDS_S = wal_writer.FSYNC_BOUNDS_S
+BATCH_BOUNDS = wal_writer.BATCH_BOUNDS
 CHECKPOINT_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-BATCH_BOUNDS = tuple(float(2**power) for power in range(15))
-"""Bucket bounds of entries in a batch, 1 to 16384."""
+
+OTHER = "other"
+"""The operation of what was refused before it was known as one."""
+_OPS: dict[int, str] = {
+    Opcode.HELLO: "hello",
+    Opcode.PING: "ping",
+    Opcode.GET: "get",
+    Opcode.PUT: "put",
+    Opcode.DELETE: "delete",
+    Opcode.SCAN: "scan",
+    Opcode.STATUS: "status",
+    Opcode.SESSION: "session",
+    Opcode.ADMIN: "admin",
+}
+_UNASKED = frozenset({Opcode.GOODBYE})
+"""What a node says without being asked."""
+_READ_CODES = ("OK", "NO_LEADER", "OVERLOADED", "TIMEOUT")
+_WRITE_CODES = ("OK", "NO_LEADER", "OVERLOADED", "NO_SPACE", "OUTCOME_UNKNOWN")
+_FROM_THE_START = tuple(
+    (op, code)
+    for op, codes in {"get": _READ_CODES, "scan": _READ_CODES, "put": _WRITE_CODES, "delete": _WRITE_CODES}.items()
+    for code in codes
+)
+"""Shown also while they are 0: Prometheus sees the first failure as an increase only where it has seen the 0 before."""
 
 
 class Distribution:
@@ -75,11 +98,23 @@ class Distribution:
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
-class RequestMetrics:
+class Requests(Protocol):
     """Requests of one face: how many, by operation and code, and how long they took, by operation.
 
     Both labels come from small fixed sets (routes or opcodes, and codes), never from what a client sends.
     """
+
+    @property
+    def totals(self) -> Mapping[tuple[str, str], int]:
+        """Requests by operation and code."""
+
+    @property
+    def durations(self) -> Mapping[str, Distribution]:
+        """How long they took, by operation."""
+
+
+class RequestMetrics:
+    """The requests of a face that is told of each: HTTP's."""
 
     __slots__ = ("durations", "totals")
 
@@ -96,6 +131,34 @@ class RequestMetrics:
         duration.observe(seconds)
 
 
+class RawRequests:
+    """The requests of the raw port, as its compiled connections have counted them."""
+
+    def __init__(self, counted: Tally) -> None:
+        self._tally = counted
+
+    @property
+    def totals(self) -> Counter[tuple[str, str]]:
+        """Requests by operation and code."""
+        names = {int(status): status.name for status in Status}
+        totals: Counter[tuple[str, str]] = Counter()
+        for (opcode, status), count in self._tally.answered().items():
+            if opcode not in _UNASKED:
+                totals[_OPS.get(opcode, OTHER), names.get(status, "UNKNOWN")] += count
+        return totals
+
+    @property
+    def durations(self) -> dict[str, Distribution]:
+        """How long they took, by operation."""
+        durations: dict[str, Distribution] = {}
+        for opcode in {opcode for opcode, _ in self._tally.answered()} - _UNASKED:
+            op = _OPS.get(opcode, OTHER)
+            durations.setdefault(op, Distribution(REQUEST_BOUNDS_S)).add(
+                Distribution(REQUEST_BOUNDS_S, *self._tally.took(opcode))
+            )
+        return durations
+
+
 @dataclass(slots=True, kw_only=True)
 class Figures:
     """What a node knows of itself when it is scraped. What a node does not count yet stays at its default."""
@@ -103,7 +166,7 @@ class Figures:
     has_leader: bool
     is_leader: bool
     leader_changes: int
-    """Times that this node has seen a leader other than the one before."""
+    """Leaderships that this node has seen begin: another leader, or the same one elected again."""
     term: int
     commit_index: int
     applied_index: int
@@ -114,6 +177,9 @@ class Figures:
     keys: int
     store_bytes: int
     log_bytes: int
+    disk_bytes: int
+    """Of the file system that the data directory is on."""
+    disk_free_bytes: int
     connections: Mapping[str, int]
     """Open connections by kind: client, peer, http."""
     watchers: int = 0
@@ -128,6 +194,7 @@ class Figures:
     snapshot_bytes_sent: int = 0
     snapshot_bytes_received: int = 0
     has_alarm: bool = False
+    refuses_writes: bool = False
 
 
 class NodeMetrics(Collector):
@@ -136,12 +203,12 @@ class NodeMetrics(Collector):
     Has a registry of its own, so that several nodes can live in one process.
     """
 
-    def __init__(self, figures: Callable[[], Figures], requests: Iterable[RequestMetrics]) -> None:
+    def __init__(self, figures: Callable[[], Figures], requests: Iterable[Requests]) -> None:
         self._figures = figures
         self._requests = tuple(requests)
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(namespace=PREFIX, registry=self._registry)
+        self._registry.register(ProcessMetrics(PREFIX))
 
     def render(self) -> bytes:
         """Every metric in Prometheus' text format 0.0.4."""
@@ -166,14 +233,16 @@ class NodeMetrics(Collector):
 def _consensus(figures: Figures) -> Iterator[Metric]:
     yield _gauge("server_has_leader", "1 while a leader is known.", figures.has_leader)
     yield _gauge("server_is_leader", "1 while this node leads.", figures.is_leader)
-    yield _counter("server_leader_changes", "Changes of leader that this node has seen.", figures.leader_changes)
+    yield _counter("server_leader_changes", "Leaderships that this node has seen begin.", figures.leader_changes)
+    yield _gauge("server_refuses_writes", "1 while every write is refused, as on a full disk.", figures.refuses_writes)
     yield _gauge("raft_term", "The current Raft term.", figures.term)
     yield _gauge("raft_commit_index", "The highest log index known to be committed.", figures.commit_index)
     yield _gauge("raft_applied_index", "The highest log index applied to the state machine.", figures.applied_index)
     yield _counter("raft_proposals_committed", "Log entries committed.", figures.proposals_committed)
     yield _counter("raft_proposals_applied", "Log entries applied.", figures.proposals_applied)
-    yield _counter("raft_proposals_failed", "Proposals refused, or lost with a leadership.", figures.proposals_failed)
-    yield _gauge("raft_proposals_pending", "Proposals neither applied nor failed yet.", figures.proposals_pending)
+    failed = figures.proposals_failed
+    yield _counter("raft_proposals_failed", "Writes refused, or given up with an unknown outcome.", failed)
+    yield _gauge("raft_proposals_pending", "Writes neither applied nor given up yet.", figures.proposals_pending)
     round_trips = GaugeMetricFamily(
         f"{PREFIX}_peer_round_trip_seconds", "The latest round trip to a peer.", labels=("peer",)
     )
@@ -189,6 +258,8 @@ def _storage(figures: Figures) -> Iterator[Metric]:
     yield _gauge("keys", "Keys in the store.", figures.keys)
     yield _gauge("store_bytes", "Bytes of the store on disk.", figures.store_bytes)
     yield _gauge("wal_bytes", "Bytes of the write-ahead log on disk.", figures.log_bytes)
+    yield _gauge("disk_bytes", "Bytes of the data directory's file system.", figures.disk_bytes)
+    yield _gauge("disk_free_bytes", "Bytes of it that are free.", figures.disk_free_bytes)
     yield _gauge("snapshot_open", "Consistent views held open for scans.", figures.snapshots_open)
     installed = figures.snapshots_installed
     yield _counter("snapshots_installed", "Snapshots that took the place of this node's state.", installed)
@@ -198,13 +269,13 @@ def _storage(figures: Figures) -> Iterator[Metric]:
     yield _gauge("watchers", "Watches under way.", figures.watchers)
 
 
-def _faces(figures: Figures, requests: tuple[RequestMetrics, ...]) -> Iterator[Metric]:
+def _faces(figures: Figures, requests: tuple[Requests, ...]) -> Iterator[Metric]:
     connections = GaugeMetricFamily(f"{PREFIX}_connections", "Open connections.", labels=("kind",))
     for kind, count in sorted(figures.connections.items()):
         connections.add_metric((kind,), count)
     yield connections
 
-    totals: Counter[tuple[str, str]] = Counter()
+    totals: Counter[tuple[str, str]] = Counter(dict.fromkeys(_FROM_THE_START, 0))
     durations: dict[str, Distribution] = {}
     for face in requests:
         totals.update(face.totals)

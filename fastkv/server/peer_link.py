@@ -3,6 +3,9 @@
 A link is one-way: this node's frames travel on the connection that it dialled, the peer's on the one the peer dialled.
 So two nodes that dial each other at once need no tie-break, and a link's state has one owner. A link may lose
 everything it holds when it breaks; Raft expects no more of it. Whom to reach, and where, changes with the members.
+
+Each link is pinged once a second, behind whatever else travels on it: how long the answer takes is what a heartbeat
+would have to wait. Nothing but the metrics hangs on it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import contextlib
 import logging
 import random
 import socket
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -28,6 +32,8 @@ CONNECT_TIMEOUT_S = 2.0
 USER_TIMEOUT_MS = 3000
 """The kernel gives up a link whose bytes are not acknowledged for this long: a cable cut sends no FIN."""
 ANSWER_LIMIT_BYTES = 65536
+PING_INTERVAL_S = 1.0
+_PING = encode_frame(Opcode.PING, 0, 0, 0, b"")
 
 
 class PeerLink(asyncio.Protocol):
@@ -43,6 +49,8 @@ class PeerLink(asyncio.Protocol):
         self._reader = FrameReader(ANSWER_LIMIT_BYTES)
         self._transport: asyncio.Transport | None = None
         self._pending: list[bytes] = []
+        self._pinged: float | None = None
+        self._round_trip_s: float | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,6 +70,8 @@ class PeerLink(asyncio.Protocol):
             self.ready = self.accepted = self._on_answer(self, decode_hello_reply(body, PEER_ROLE))
             if not self.ready:
                 self.abort()
+        elif opcode == Opcode.PING and self._pinged is not None:
+            self._round_trip_s, self._pinged = time.monotonic() - self._pinged, None
         else:
             self.refusal = code, body.decode(errors="replace") or f"status {code}"
             self.abort()
@@ -89,6 +99,18 @@ class PeerLink(asyncio.Protocol):
             return
         transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
         self._pending = []
+
+    def ping(self) -> None:
+        """Measure a round trip, unless one is being measured."""
+        if self.ready and self._pinged is None and self._transport is not None:
+            self._pinged = time.monotonic()
+            self._transport.write(_PING)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """The latest round trip, or how long the one under way takes already where that is longer. None before any."""
+        waited = 0.0 if self._pinged is None else time.monotonic() - self._pinged
+        return self._round_trip_s if self._round_trip_s is None else max(self._round_trip_s, waited)
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -147,6 +169,7 @@ class PeerLinks:
         self._dirty: list[PeerLink] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._started = False
+        self._ping_timer: asyncio.TimerHandle | None = None
         # Only the spread of reconnection attempts hangs on this; no decision of consensus does.
         self._jitter = random.Random()
 
@@ -155,6 +178,7 @@ class PeerLinks:
         self._started = True
         for name, peer in self._peers.items():
             self._begin(name, peer)
+        self._ping()
 
     def set_peers(self, addresses: Addresses) -> None:
         """From now on these are to be reached, each at one of its addresses, and nobody else."""
@@ -174,6 +198,8 @@ class PeerLinks:
 
     async def close(self) -> None:
         """Drop every link and stop dialling."""
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
         self.set_peers({})
         await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -203,6 +229,18 @@ class PeerLinks:
         """Whether frames to this peer would be sent."""
         peer = self._peers.get(node_id)
         return peer is not None and peer.link is not None and peer.link.ready
+
+    @property
+    def round_trips_s(self) -> dict[str, float]:
+        """The latest round trip to each peer that a link is up to, in seconds."""
+        measured = {name: peer.link.round_trip_s for name, peer in self._peers.items() if peer.link and peer.link.ready}
+        return {name: seconds for name, seconds in measured.items() if seconds is not None}
+
+    def _ping(self) -> None:
+        for peer in self._peers.values():
+            if peer.link is not None:
+                peer.link.ping()
+        self._ping_timer = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._ping)
 
     # -- one peer ----------------------------------------------------------------------------------------------------
 

@@ -13,25 +13,39 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvloop
 
+from fastkv._core.codes import Status
 from fastkv._core.connection import Role
 from fastkv.config import NodeConfig, is_loopback
-from fastkv.errors import FastKVError
+from fastkv.errors import ConfigError, FastKVError
 from fastkv.logs import set_node_context, setup_logging
-from fastkv.node import Addresses
+from fastkv.node import Addresses, Transport
 from fastkv.raft import LEADER
 from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
+from fastkv.server.disk_space import DiskSpace
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import STATE_NAMES, LocalService
-from fastkv.server.metrics import BATCH_BOUNDS, CHECKPOINT_BOUNDS_S, DISK_BOUNDS_S, Distribution, Figures, NodeMetrics
+from fastkv.server.metrics import (
+    BATCH_BOUNDS,
+    CHECKPOINT_BOUNDS_S,
+    DISK_BOUNDS_S,
+    Distribution,
+    Figures,
+    NodeMetrics,
+    RawRequests,
+)
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.server.ticker import Ticker
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
+
+if TYPE_CHECKING:
+    from fastkv.server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +82,16 @@ async def _serve(config: NodeConfig) -> int:
             await runtime.close()
 
 
+def _traced(config: NodeConfig, links: PeerLinks) -> tuple[Tracing, Transport]:
+    """Tracing, and links that take part in it. ConfigError where fastkv[otel] is not installed."""
+    try:
+        from fastkv.server.tracing import TracedLinks, Tracing, otlp_provider
+    except ImportError as error:
+        raise ConfigError(f"tracing.enabled needs more than there is: pip install 'fastkv[otel]' ({error})") from None
+    tracing = Tracing(otlp_provider(config.node_id, config.cluster.name))
+    return tracing, TracedLinks(links, tracing)
+
+
 class Runtime:
     """One node with its loop-side machinery."""
 
@@ -78,6 +102,8 @@ class Runtime:
         self._ticker = Ticker(tick_s(config), self._tick)
         self._turn_scheduled = False
         self._announced: tuple[object, ...] = ()
+        self._leadership: tuple[object, ...] = ()
+        self._leader_changes = 0
         self._alarm = ""
         self._bootstrapping = False
         self._idle: asyncio.Future[None] | None = None
@@ -92,7 +118,7 @@ class Runtime:
         parts = Assembly(
             config,
             directory,
-            poster=self._loop.call_soon_threadsafe,
+            poster=self._post,
             on_checkpoint=self._checkpoint_seconds.observe,
         )
         self.store, self.machine, self.log = parts.store, parts.machine, parts.log
@@ -104,9 +130,13 @@ class Runtime:
             output_limit_bytes=config.limits.peer_frame_bytes,
             on_linked=self._on_linked,
             on_lost=self._on_lost,
-            on_refused=lambda peer, status, text: self.node.refused_by(peer, status, text),
+            on_refused=self._on_refused,
         )
-        self.node = parts.node(self.links, self._wake, on_members=self._members_changed, on_removed=self._removed)
+        transport: Transport = self.links
+        self._tracing: Tracing | None = None
+        if config.tracing.enabled:
+            self._tracing, transport = _traced(config, self.links)
+        self.node = parts.node(transport, self._wake, on_members=self._members_changed, on_removed=self._removed)
         self.links.set_peers(parts.first_peers(self.node.raft.membership))
         self.service = LocalService(config, self.node, lambda: self.metrics.render())
         self.raw = RawServer(
@@ -116,10 +146,12 @@ class Runtime:
             disk=directory.disk,
             on_peer=self.links.nudge,
             on_broken=self._broken,
+            tracing=self._tracing,
         )
-        self.http = HttpServer(self.service, config.limits)
+        self.http = HttpServer(self.service, config.limits, tracing=self._tracing)
         self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
-        self.metrics = NodeMetrics(self._figures, [self.http.requests])
+        self._disk = DiskSpace(config.data_dir)
+        self.metrics = NodeMetrics(self._figures, [self.http.requests, RawRequests(self.node.outbox.tally)])
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -163,6 +195,8 @@ class Runtime:
         self.log.close()
         self.machine.close()
         self.store.close()
+        if self._tracing is not None:
+            self._tracing.close()
         log.info("stopped")
 
     def _bootstrap_if_linked(self) -> None:
@@ -223,6 +257,17 @@ class Runtime:
         # Not a clean shutdown: threads may hold the failed write, and nothing more may reach the disk or a client.
         os._exit(EXIT_BROKEN)
 
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Have a thread's callback called on the loop. What it raises is no less serious than in a turn."""
+
+        def call() -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self._broken(error)
+
+        self._loop.call_soon_threadsafe(call)
+
     # -- the turn of the loop ----------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -271,16 +316,23 @@ class Runtime:
         self._bootstrap_if_linked()
         return True
 
+    def _on_refused(self, peer: str, status: int, text: str) -> None:
+        try:
+            self.node.refused_by(peer, status, text)
+        except Exception as error:
+            self._broken(error)
+
     def _on_lost(self, peer: str) -> None:
         self.node.peer_lost(peer)
 
     def _figures(self) -> Figures:
         """What /metrics shows."""
         node, raft = self.node, self.node.raft
+        self._disk.refresh()
         return Figures(
             has_leader=bool(raft.leader),
             is_leader=raft.role == LEADER,
-            leader_changes=node.leader_changes,
+            leader_changes=self._leader_changes,
             term=raft.term,
             commit_index=raft.commit_index,
             applied_index=raft.applied_index,
@@ -291,6 +343,8 @@ class Runtime:
             keys=self.machine.key_count,
             store_bytes=self.store.bytes_on_disk,
             log_bytes=self.log.bytes_on_disk,
+            disk_bytes=self._disk.total_bytes,
+            disk_free_bytes=self._disk.free_bytes,
             connections={
                 "client": self.raw.count(Role.CLIENT),
                 "peer": self.raw.count(Role.PEER),
@@ -299,17 +353,22 @@ class Runtime:
             fsync_seconds=Distribution(DISK_BOUNDS_S, *self.log.fsync_seconds),
             checkpoint_seconds=self._checkpoint_seconds,
             batch_entries=Distribution(BATCH_BOUNDS, *self.log.batch_entries),
+            peer_round_trip_seconds=self.links.round_trips_s,
             snapshots_open=len(self.machine.held),
             snapshots_installed=node.snapshots_installed,
             snapshot_bytes_sent=node.snapshot_bytes[0],
             snapshot_bytes_received=node.snapshot_bytes[1],
             has_alarm=bool(node.alarm),
+            refuses_writes=node.ingress.refuse_writes != Status.OK,
         )
 
     def _announce(self) -> None:
         raft = self.node.raft
         self._announced = (raft.role, raft.term, raft.leader)
         set_node_context(term=raft.term, role=STATE_NAMES[raft.role])
+        if raft.leader and (raft.term, raft.leader) != self._leadership:
+            self._leadership = (raft.term, raft.leader)
+            self._leader_changes += 1
         log.info("%s in term %d, leader %s", STATE_NAMES[raft.role], raft.term, raft.leader or "not known")
 
     def _announce_alarm(self) -> None:

@@ -77,7 +77,8 @@ class Service(Protocol):
     def health(self) -> dict[str, Any]:
         """What `GET /health` answers: `{"status": "ok" | "unavailable", "checks": {name: passed}, …}`.
 
-        Beside these: node, leader (None where there is none), term, commit_index, applied_index, keys, log_bytes.
+        Beside these: node, leader (None where there is none), term, commit_index, applied_index, state_hash (16
+        hexadecimal digits: of the state after entry applied_index), keys, log_bytes.
         """
 
     def log(self, first: int, limit: int) -> dict[str, Any]:

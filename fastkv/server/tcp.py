@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -28,7 +28,12 @@ from fastkv.wire.client import (
     encode_hello_reply,
 )
 
+if TYPE_CHECKING:
+    from fastkv.server.tracing import Tracing
+
 log = logging.getLogger(__name__)
+
+_TRACE = int(Opcode.TRACE)
 
 HELLO_TIMEOUT_S = 5.0
 
@@ -45,6 +50,7 @@ class RawServer:
         disk: int,
         on_peer: Callable[[str], None],
         on_broken: Callable[[BaseException], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._config = config
         self._node = node
@@ -52,6 +58,7 @@ class RawServer:
         self._disk = disk
         self._on_peer = on_peer
         self._on_broken = on_broken
+        self._tracing = tracing
         self._server: asyncio.Server | None = None
         self._unknown: dict[Connection, asyncio.TimerHandle] = {}
         self._closing = False
@@ -174,10 +181,11 @@ class RawServer:
 
     def request(self, connection: Connection, opcode: int, request_id: int, body: bytes) -> None:
         """A client's request that is not hot."""
+        asked_us = self._node.outbox.tally.now_us
         if opcode == Opcode.SCAN:
 
             def deliver(status: int, flags: int, revision: int, payload: bytes) -> None:
-                self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status))
+                self._reply(connection, request_id, Opcode.SCAN, status, payload or text_for(status), asked_us)
 
             self._service.scan(body, deliver)
         elif opcode == Opcode.ADMIN:
@@ -190,8 +198,10 @@ class RawServer:
             self._reply(connection, request_id, opcode, Status.UNKNOWN_OPCODE, f"unknown opcode {opcode:#x}".encode())
 
     def _admin(self, connection: Connection, request_id: int, body: bytes) -> None:
+        asked_us = self._node.outbox.tally.now_us
+
         def deliver(status: int, answer: dict[str, Any]) -> None:
-            self._reply(connection, request_id, Opcode.ADMIN, status, orjson.dumps(answer))
+            self._reply(connection, request_id, Opcode.ADMIN, status, orjson.dumps(answer), asked_us)
 
         try:
             asked = orjson.loads(body)
@@ -214,7 +224,10 @@ class RawServer:
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""
         try:
-            self._node.peer_frame(node_id, opcode, code, request_id, body)
+            if self._tracing is not None:
+                self._tracing.heard(node_id, opcode, request_id, body)
+            if opcode != _TRACE:        # not the node's business, and nobody's where tracing is off
+                self._node.peer_frame(node_id, opcode, code, request_id, body)
         except ValueError as error:
             # A decoder refused the bytes: nothing of them was taken in. The peer dials again and Raft repairs.
             log.error("closing the link from %s: %s", node_id, error)
@@ -224,8 +237,16 @@ class RawServer:
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
-    def _reply(self, connection: Connection, request_id: int, opcode: int, status: int, body: bytes) -> None:
-        connection.reply(request_id, opcode, status, 0, body)
+    def _reply(
+        self,
+        connection: Connection,
+        request_id: int,
+        opcode: int,
+        status: int,
+        body: bytes,
+        asked_us: int | None = None,
+    ) -> None:
+        connection.reply(request_id, opcode, status, 0, body, asked_us)
         self._node.ingress.request_wake()
 
     def _drop_peer(self, node_id: str) -> None:

@@ -2,15 +2,18 @@
 
 ```
 LOCK            held (flock) while a process uses the directory; contains its process id, for people
-identity.json   {"format", "cluster", "node_id", "disk"}: whose data this is
+identity.json   {"format", "cluster", "node_id", "disk", "checksum"}: whose data this is
 wal/            the write-ahead log
 store/          the state machine's store
 ```
 
 A log under the wrong name is worse than none: a node that votes with another node's log can undo what was acknowledged.
 So the identity is written before anything else, checked at each start, and never guessed for a directory that already
-has something in it. `disk` is a random number of this very directory: a node that comes back with another one has lost
-what it acknowledged under the old, and the others do not take it for the same member (see `node.acquaintances`).
+has something in it. A start believes the names that it finds; whoever gave them may have been killed before it had
+synced them, so they are synced first of all.
+
+`disk` is a random number of this very directory: a node that comes back with another one has lost what it acknowledged
+under the old, and the others do not take it for the same member (see `node.acquaintances`).
 """
 
 from __future__ import annotations
@@ -23,12 +26,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from xxhash import xxh3_64_intdigest
+
 from fastkv.errors import DirectoryInUse, StorageError, WrongDirectory
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.sync import NO_SPACE, sync_directory, sync_file
 
 FORMAT = 1
 """Of the directory as a whole; its parts have versions of their own."""
+IDENTITY_FILE = "identity.json"
+LOCK_NAME = "LOCK"
 MAX_IDENTITY_BYTES = 64 * 1024
+AWAITS_FILE = "awaits_snapshot"
+"""In the directory of a store: it takes the place of a damaged one, and goes with the log only once a snapshot is here.
+
+It goes with this directory, when the snapshot's takes its place."""
 
 
 class DataDirectory:
@@ -52,8 +63,9 @@ class DataDirectory:
         StorageError for one that this version of fastkv cannot use. OSError where the disk fails or is full.
         """
         _make(path)
-        directory = cls(path, _lock(path / "LOCK"))
+        directory = cls(path, _lock(path / LOCK_NAME))
         try:
+            _sync_names_above(path)
             directory._remove_leftovers()
             directory._check_identity(cluster, node_id)
             _make(directory.wal_path)
@@ -62,6 +74,11 @@ class DataDirectory:
             directory.close()
             raise
         return directory
+
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Whether a repair has set the store aside, and none has taken its place yet."""
+        return (self.store_path / AWAITS_FILE).exists()
 
     def close(self) -> None:
         """Let others have it. Idempotent."""
@@ -78,23 +95,22 @@ class DataDirectory:
         self.close()
 
     def _remove_leftovers(self) -> None:
-        leftovers = list(self.path.glob("*.tmp"))
-        for path in leftovers:
+        """Remove what a crash left half written, and make durable the names that it left unsynced."""
+        for path in self.path.glob("*.tmp"):
             path.unlink()
-        if leftovers:
-            sync_directory(self.path)
+        sync_directory(self.path)
 
     def _check_identity(self, cluster: str, node_id: str) -> None:
-        path = self.path / "identity.json"
-        drawn = secrets.randbits(63) | 1
-        ours = {"format": FORMAT, "cluster": cluster, "node_id": node_id, "disk": drawn}
+        path = self.path / IDENTITY_FILE
+        drawn = draw_disk()
+        ours: dict[str, object] = {"format": FORMAT, "cluster": cluster, "node_id": node_id, "disk": drawn}
         if not path.exists():
             if self.wal_path.exists() or self.store_path.exists():
                 raise StorageError(f"{self.path} has data, but no identity.json that says whose it is")
-            _write_durably(path, json.dumps(ours).encode() + b"\n")
+            write_identity(path, ours)
             self.disk = drawn
             return
-        theirs = _read_identity(path)
+        theirs = read_identity(path)
         if theirs["format"] != FORMAT:
             raise StorageError(f"{path} says format {theirs['format']!r}; this fastkv reads format {FORMAT}")
         for name, what in (("node_id", "node"), ("cluster", "cluster")):
@@ -102,7 +118,7 @@ class DataDirectory:
                 raise WrongDirectory(f"{self.path} belongs to {what} {theirs[name]!r}, not to {what} {ours[name]!r}")
         if "disk" not in theirs:        # made by a version that did not draw one
             theirs["disk"] = drawn
-            _write_durably(path, json.dumps(theirs).encode() + b"\n")
+            write_identity(path, theirs)
         disk = theirs["disk"]
         if not isinstance(disk, int) or disk <= 0:
             raise StorageError(f"{path} says disk {disk!r}, which is no number of a directory")
@@ -111,8 +127,8 @@ class DataDirectory:
 
     def note_joins(self) -> None:
         """Remember that this directory's node founds no cluster: others have told it that it is no founder."""
-        path = self.path / "identity.json"
-        _write_durably(path, json.dumps({**_read_identity(path), "joins": True}).encode() + b"\n")
+        path = self.path / IDENTITY_FILE
+        write_identity(path, {**read_identity(path), "joins": True})
         self.joins = True
 
 
@@ -125,6 +141,16 @@ def _make(path: Path) -> None:
     sync_directory(path.parent)
 
 
+def _sync_names_above(path: Path) -> None:
+    """Make the directory's own name durable, and those of the directories above it that a node can have made."""
+    path = path.resolve()
+    device = path.stat().st_dev
+    for above in path.parents:
+        if above.stat().st_dev != device or not os.access(above, os.R_OK | os.W_OK):
+            return
+        sync_directory(above)
+
+
 def _lock(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -133,21 +159,48 @@ def _lock(path: Path) -> int:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
         os.close(fd)
         raise DirectoryInUse(f"{path.parent} is in use by process {holder or 'unknown'}") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    try:
+        os.pwrite(fd, b"%-31d\n" % os.getpid(), 0)      # over what is there: a full disk has room for that
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            os.close(fd)
+            raise
+        # It is for people only.
     return fd
 
 
-def _read_identity(path: Path) -> dict[str, object]:
+def draw_disk() -> int:
+    """A number for a new data directory."""
+    return secrets.randbits(63) | 1
+
+
+def read_identity(path: Path) -> dict[str, object]:
+    """What a directory says of itself, without its checksum. StorageError where it cannot be believed."""
     with path.open("rb") as file:
         raw = file.read(MAX_IDENTITY_BYTES)
     try:
         identity = json.loads(raw)
     except ValueError as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+        raise StorageError(f"{path} cannot be read: {error}{_ADVICE}") from error
     if not isinstance(identity, dict) or not identity.keys() >= {"format", "cluster", "node_id"}:
-        raise StorageError(f"{path} does not say whose data this is")
+        raise StorageError(f"{path} does not say whose data this is{_ADVICE}")
+    said = identity.pop("checksum", None)      # one of an older version has none
+    if identity["format"] == FORMAT and (said not in (None, _checksum(identity)) or not identity.keys() <= _KEYS):
+        raise StorageError(f"{path} is damaged: it is not what was written{_ADVICE}")
     return identity
+
+
+_KEYS = {"format", "cluster", "node_id", "disk", "joins"}
+_ADVICE = ". `fastkv check` with the directory says more; to go on from the other nodes, use `fastkv repair`"
+
+
+def write_identity(path: Path, identity: dict[str, object]) -> None:
+    """Say durably whose directory it is."""
+    _write_durably(path, json.dumps({**identity, "checksum": _checksum(identity)}).encode() + b"\n")
+
+
+def _checksum(identity: dict[str, object]) -> str:
+    return f"{xxh3_64_intdigest(json.dumps(identity, sort_keys=True).encode()):016x}"
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -156,6 +209,6 @@ def _write_durably(path: Path, content: bytes) -> None:
     with unfinished.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     unfinished.rename(path)
     sync_directory(path.parent)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from xxhash import xxh3_64_intdigest
+
 from fastkv.errors import StorageError
 from fastkv.kv.store import StoreMeta
 
-FORMAT = 2
+FORMAT = 3
+UNCHECKED_FORMAT = 2
+"""As FORMAT, without a checksum."""
 META_KEY = b"meta"
 IDENTITY_KEY = b"identity"
 DATA_FILE = "data.mdb"
+DATABASES = (b"data", b"sessions", b"meta")
 NAMED_DATABASES = 4
 _META = struct.Struct("<IIQQQQQ")
+_CHECKSUM_BYTES = 8
 
 
 def identity_of(cluster: str, node_id: str) -> bytes:
@@ -25,7 +31,7 @@ def encode_meta(meta: StoreMeta) -> bytes:
     """The meta record.
 
     `u32 format | u32 m | u64 applied index | u64 applied term | u64 revision | u64 key count | u64 state hash | m bytes
-    of membership`
+    of membership | u64 xxh3 of all before`
     """
     header = _META.pack(
         FORMAT,
@@ -36,13 +42,23 @@ def encode_meta(meta: StoreMeta) -> bytes:
         meta.key_count,
         meta.state_hash,
     )
-    return header + meta.membership
+    body = header + meta.membership
+    return body + xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def knows_format(stored: bytes) -> bool:
+    """Whether that may be a meta record of this version, whole or damaged, and not one of another version."""
+    return len(stored) < 4 or int.from_bytes(stored[:4], "little") in (FORMAT, UNCHECKED_FORMAT)
 
 
 def decode_meta(stored: bytes, path: Path) -> StoreMeta:
-    """StorageError for a format that this version does not know, and for what is no meta record."""
+    """StorageError for a format that this version does not know, and for what is no meta record, or a damaged one."""
     version = int.from_bytes(stored[:4], "little")
-    if len(stored) >= 4 and version != FORMAT:
+    if version == FORMAT:
+        stored, said = stored[:-_CHECKSUM_BYTES], stored[-_CHECKSUM_BYTES:]
+        if said != xxh3_64_intdigest(stored).to_bytes(_CHECKSUM_BYTES, "little"):
+            raise StorageError(f"the store in {path} has a meta record with a wrong checksum")
+    elif len(stored) >= 4 and version != UNCHECKED_FORMAT:
         raise StorageError(f"the store in {path} has format {version}; this version of fastkv reads format {FORMAT}")
     if len(stored) < _META.size:
         raise StorageError(f"the store in {path} has a meta record of {len(stored)} bytes")

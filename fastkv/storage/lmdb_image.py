@@ -15,6 +15,8 @@ rename to `store.ready` is the moment from which the installation will be comple
 | `store.ready`, ahead of `store` | the log restarts behind it, then it takes the place of `store` |
 | `store.ready`, not ahead | nothing: the node caught up by the log while it came; removed |
 | `store.old` | what was replaced: removed |
+
+A directory is removed under the name `store.old`: half removed under its own, it would be taken for what it was.
 """
 
 from __future__ import annotations
@@ -31,13 +33,20 @@ import lmdb
 from xxhash import xxh3_64
 
 from fastkv.errors import StorageError
-from fastkv.kv.store import ImageInfo, ImageRefused, StoreMeta
+from fastkv.kv.store import ImageInfo, ImageRefused, StoreFull, StoreMeta
+from fastkv.storage.lmdb_errors import is_input_output, is_no_space
 from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.lmdb_pages import EVERYTHING, verify
+from fastkv.storage.lmdb_start import make_durable
+from fastkv.storage.sync import sync_directory, sync_file
 
 KIND = "lmdb-0.9"
 INFO_FILE = "info.json"
 LOCK_FILE = "lock.mdb"
+READERS = 128
+LOCK_HEAD_BYTES = 4096
+READER_BYTES = 64
+"""A reader's place in LMDB's lock file, and at least what stands before the first."""
 READ_BYTES = 1 << 20
 WRITEBACK_BYTES = 8 << 20
 """A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""
@@ -65,8 +74,16 @@ class LmdbImage:
 
 
 def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, ImageInfo]:
-    """Copy the newest checkpoint into a file of `directory`; to be called on a thread. OSError, lmdb.Error."""
-    directory.mkdir(exist_ok=True)
+    """Copy the newest checkpoint into a file of `directory`; to be called on a thread. OSError, lmdb.Error.
+
+    DamagedStore where the store or its copy is not whole, down to the last byte: LMDB would follow a damaged page
+    wherever it leads, and nobody is to be given what was never written.
+    """
+    with environment.begin() as transaction:        # its pages stay what they are while it is open
+        verify(Path(environment.path()) / DATA_FILE, content_limit_bytes=EVERYTHING, transaction=transaction.id())
+    if not directory.is_dir():
+        directory.mkdir()
+        sync_directory(directory.parent)
     unfinished = directory / "copy.tmp"
     read_end, write_end = os.pipe()
     failed: list[BaseException] = []
@@ -82,16 +99,20 @@ def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, Im
     copier = threading.Thread(target=copy, name="copy of the store")
     copier.start()
     try:
-        digest, nbytes = _write_paced(read_end, unfinished)
-    finally:
-        os.close(read_end)      # a copier that still writes ends with EPIPE
-        copier.join()
-    if failed:
-        raise failed[0]
-    meta, _ = read_meta(unfinished)
-    info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
-    path = directory / f"{meta.applied_index:016x}-{meta.applied_term:016x}.image"
-    unfinished.rename(path)
+        try:
+            digest, nbytes = _write_paced(read_end, unfinished)
+        finally:
+            os.close(read_end)      # a copier that still writes ends with EPIPE
+            copier.join()
+        if failed:
+            raise failed[0]
+        meta = verify(unfinished, content_limit_bytes=EVERYTHING).meta or StoreMeta()
+        info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
+        path = directory / f"{meta.applied_index:016x}-{meta.applied_term:016x}.image"
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)      # on a full disk others need the room
+        raise
     sync_directory(directory)
     return path, info
 
@@ -108,9 +129,9 @@ def _write_paced(source: int, target: Path) -> tuple[int, int]:
             nbytes += len(piece)
             unsynced += len(piece)
             if unsynced >= WRITEBACK_BYTES:
-                os.fdatasync(file.fileno())
+                sync_file(file.fileno(), data_only=True)
                 unsynced = 0
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     return checksum.intdigest(), nbytes
 
 
@@ -142,6 +163,7 @@ class Incoming:
         self.info = info
         self._part = store.with_name("store.part")
         self._ready = store.with_name("store.ready")
+        self._old = store.with_name("store.old")
         self._cluster = cluster
         self._node_id = node_id
         self._poster = poster
@@ -173,25 +195,32 @@ class Incoming:
     def finish(self, done: Done) -> None:
         """Everything is here: verify it, on a thread, and make it ready to be installed; `done` comes on the loop.
 
-        With ImageRefused where it is not what was announced: then it is removed. With OSError where the disk fails.
+        With ImageRefused where it is not what was announced: then it is removed. With StoreFull where there is no room
+        to make it ready, and any other error where the disk fails: then it is not to be tried again.
         """
 
         def work() -> None:
             error: BaseException | None = None
             try:
                 self._verify()
-            except (StorageError, ImageRefused, lmdb.Error) as wrong:
-                shutil.rmtree(self._part, ignore_errors=True)
-                error = wrong if isinstance(wrong, ImageRefused) else ImageRefused(str(wrong))
-            except OSError as failure:
-                error = failure
+            except (OSError, lmdb.Error, StorageError, ImageRefused) as failure:
+                error = self._judge(failure)
             self._poster(done, error)
 
         threading.Thread(target=work, name="snapshot", daemon=True).start()
 
+    def _judge(self, failure: BaseException) -> BaseException:
+        """What is to be said of a failed `_verify`."""
+        if is_no_space(failure):
+            return StoreFull(f"no room for a snapshot: {failure}")
+        if isinstance(failure, OSError) or is_input_output(failure):
+            return failure
+        shutil.rmtree(self._part, ignore_errors=True)
+        return failure if isinstance(failure, ImageRefused) else ImageRefused(str(failure))
+
     def _verify(self) -> None:
         info, data = self.info, self._part / DATA_FILE
-        os.fsync(self._fd)
+        sync_file(self._fd)
         checksum, nbytes = xxh3_64(), 0
         while piece := os.pread(self._fd, READ_BYTES, nbytes):
             checksum.update(piece)
@@ -201,6 +230,7 @@ class Incoming:
             raise ImageRefused(f"the snapshot has {nbytes} bytes, and {info.nbytes} were announced")
         if checksum.intdigest() != info.checksum:
             raise ImageRefused("the snapshot's checksum is wrong: it was altered on its way, or on a disk")
+        verify(data, content_limit_bytes=EVERYTHING)
         meta, identity = read_meta(data)
         cluster = identity.decode(errors="replace").partition("\0")[0]
         if cluster != self._cluster:
@@ -211,10 +241,10 @@ class Incoming:
                 f"{info.applied_index} of term {info.applied_term} was announced"
             )
         _make_ours(self._part, identity_of(self._cluster, self._node_id))
+        reserve_lock_file(self._part, READERS)
         (self._part / INFO_FILE).unlink()
-        (self._part / LOCK_FILE).unlink(missing_ok=True)
         sync_directory(self._part)
-        shutil.rmtree(self._ready, ignore_errors=True)
+        _discard(self._ready, self._old)
         self._part.rename(self._ready)
         sync_directory(self._ready.parent)
 
@@ -231,27 +261,51 @@ class Incoming:
 
 
 def _make_ours(directory: Path, identity: bytes) -> None:
-    """An image is a copy of another node's store, and says so."""
+    """An image is a copy of another node's store, and says so. Nobody else has it open."""
     map_bytes = max(1 << 20, 2 * (directory / DATA_FILE).stat().st_size)
-    with lmdb.open(str(directory), max_dbs=4, map_size=map_bytes) as environment:
+    with lmdb.open(str(directory), max_dbs=4, map_size=map_bytes, lock=False) as environment:
         meta_db = environment.open_db(b"meta", create=False)
         with environment.begin(db=meta_db, write=True) as transaction:
             transaction.put(IDENTITY_KEY, identity)
 
 
-def pending_install(store: Path) -> tuple[int, int] | None:
+def reserve_lock_file(directory: Path, readers: int) -> None:
+    """Give LMDB's table of readers its blocks. OSError where there is no room.
+
+    LMDB writes it through a map of a file with holes: on a full disk, that kills the process.
+    """
+    path = directory / LOCK_FILE
+    is_new = not path.exists()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(fd, 0, LOCK_HEAD_BYTES + readers * READER_BYTES)
+    finally:
+        os.close(fd)
+    if is_new:
+        sync_directory(directory)
+
+
+def pending_install(store: Path, verify_bytes: int = 0) -> tuple[int, int] | None:
     """(index, term) of a snapshot whose installation is to be completed; None where there is none.
 
     One that the log has overtaken is removed: the log may have been cut behind it since, and must not go back to it.
+    What this says is durable: the log restarts on the strength of it. The snapshot's content is verified up to so many
+    bytes; DamagedStore where it, or the store, is not whole.
     """
-    ready = store.with_name("store.ready")
+    ready, old = store.with_name("store.ready"), store.with_name("store.old")
     if not ready.exists():
         return None
-    meta, _ = read_meta(ready / DATA_FILE)
-    if (store / DATA_FILE).exists() and read_meta(store / DATA_FILE)[0].applied_index >= meta.applied_index:
-        shutil.rmtree(ready)
-        return None
-    return meta.applied_index, meta.applied_term
+    sync_directory(store.parent)        # whoever gave it its name may have been killed before it synced that
+    if (ready / DATA_FILE).exists():
+        verify(ready / DATA_FILE, content_limit_bytes=verify_bytes)
+        meta, _ = read_meta(ready / DATA_FILE)
+        if not make_durable(store):
+            return meta.applied_index, meta.applied_term
+        verify(store / DATA_FILE, content_limit_bytes=0)
+        if read_meta(store / DATA_FILE)[0].applied_index < meta.applied_index:
+            return meta.applied_index, meta.applied_term
+    _discard(ready, old)
+    return None
 
 
 def exchange(store: Path) -> None:
@@ -262,5 +316,15 @@ def exchange(store: Path) -> None:
         if store.exists():
             store.rename(old)
         ready.rename(store)
-        sync_directory(store.parent)
+    if store.parent.exists():
+        sync_directory(store.parent)    # also what a killed process has exchanged; only then may the old one go
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _discard(directory: Path, old: Path) -> None:
+    """Remove a directory whole, as far as any later start can see."""
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+        sync_directory(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,6 @@ while no transaction is open; `writemap` would kill the process on a full disk, 
 
 from __future__ import annotations
 
-import errno
 import logging
 import mmap
 import os
@@ -27,6 +26,7 @@ import lmdb
 
 from fastkv.errors import StorageError, WrongDirectory
 from fastkv.kv.store import Changes, ImageInfo, ImageRefused, Items, StoreFull, StoreMeta, StorePinned
+from fastkv.storage.lmdb_errors import is_input_output, is_no_space
 from fastkv.storage.lmdb_format import (
     DATA_FILE,
     IDENTITY_KEY,
@@ -36,8 +36,10 @@ from fastkv.storage.lmdb_format import (
     encode_meta,
     identity_of,
 )
-from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image
-from fastkv.storage.wal_recovery import sync_directory
+from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image, reserve_lock_file
+from fastkv.storage.lmdb_pages import verify
+from fastkv.storage.lmdb_start import create, make_durable
+from fastkv.storage.sync import lacks_space
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,9 @@ class LmdbStore:
 
     `poster(callback, *arguments)` brings a call onto the loop from another thread (`loop.call_soon_threadsafe`).
     `on_checkpoint` is told, on the loop, how many seconds each checkpoint took.
-    WrongDirectory for another node's or cluster's store, StorageError for an unknown format or an unreadable file.
+    The file is looked at before LMDB is let near it: every page of its trees, and all its content where it is no longer
+    than `verify_bytes` (see `lmdb_pages`). DamagedStore where it is not whole, WrongDirectory for another node's or
+    cluster's store, StorageError for an unknown format or an unreadable file.
     """
 
     def __init__(
@@ -101,10 +105,13 @@ class LmdbStore:
         map_bytes: int,
         poster: Callable[..., object],
         snapshots: int = 64,
+        verify_bytes: int = 1 << 40,
         on_checkpoint: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         exchange(path)      # an installation that a crash has interrupted; the log has restarted behind it by now
         path.mkdir(parents=True, exist_ok=True)
+        if make_durable(path):
+            verify(path / DATA_FILE, content_limit_bytes=verify_bytes)
         self._path = path
         self._cluster = cluster
         self._node_id = node_id
@@ -124,13 +131,16 @@ class LmdbStore:
         self._thread.start()
 
     def _open(self) -> None:
-        path = self._path
+        path, readers = self._path, self._snapshots + SPARE_READERS
+        reserve_lock_file(path, readers)
         try:
+            if not make_durable(path):
+                create(path)
             self._environment = lmdb.open(
                 str(path),
                 map_size=self._wanted_map_bytes,
                 max_dbs=NAMED_DATABASES,
-                max_readers=self._snapshots + SPARE_READERS,
+                max_readers=readers,
                 sync=True,
                 metasync=True,
                 writemap=False,
@@ -146,7 +156,6 @@ class LmdbStore:
             self._sessions_db = self._environment.open_db(b"sessions")
             self._meta_db = self._environment.open_db(b"meta")
             self._meta = self._open_meta(identity_of(self._cluster, self._node_id))
-            sync_directory(path)        # LMDB syncs its file, not the file's name
         except BaseException as error:
             self._environment.close()
             if isinstance(error, lmdb.Error):
@@ -228,13 +237,14 @@ class LmdbStore:
         while (job := self._jobs.get()) is not None:
             changes, meta, done = job
             error: BaseException | None = None
-            began = time.monotonic()
+            began, free_bytes = time.monotonic(), self._free_bytes()
             try:
                 self._write(changes, meta)
             except lmdb.MapFullError as full:
                 error = full
             except Exception as failure:        # whatever it is, the loop has to hear of it
-                no_space = is_no_space(failure) or (is_short_write(failure) and not self._has_room(changes))
+                short = is_input_output(failure) and not self._has_room(changes, free_bytes)
+                no_space = short or is_no_space(failure)
                 error = StoreFull(f"no room for a checkpoint: {failure}") if no_space else failure
             self._poster(self._finished, meta, done, error, time.monotonic() - began)
 
@@ -245,20 +255,31 @@ class LmdbStore:
                     write_in_bursts(cursor, items(), changes.urgent)
             transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
 
-    def _has_room(self, changes: Changes) -> bool:
-        """Whether the file system would give the file as much more as a transaction of these changes may take."""
+    def _free_bytes(self) -> int:
+        """What the file system has left."""
+        said = os.statvfs(self._path)
+        return said.f_bavail * said.f_frsize
+
+    def _has_room(self, changes: Changes, free_bytes: int) -> bool:
+        """Whether the file system would give the file as much more as a transaction of these changes may take.
+
+        And would have when it had `free_bytes` left: room may have come since, from the log's old end for example.
+        """
         try:
             with (self._path / DATA_FILE).open("r+b") as file:
                 end = os.fstat(file.fileno()).st_size
                 # New pages for what is written, which may be half full, and for what had to be copied on the way.
                 sizes = [len(key) + len(record or b"") for key, record in chain(changes.data(), changes.sessions())]
                 new, copied = 2 * sum(sizes), min(end, PAGE_BYTES * len(sizes))
+                wanted = new + copied + SPARE_BYTES
+                if free_bytes < wanted:
+                    return False
                 try:
-                    os.posix_fallocate(file.fileno(), end, new + copied + SPARE_BYTES)
+                    os.posix_fallocate(file.fileno(), end, wanted)
                 finally:
                     os.ftruncate(file.fileno(), end)        # only asking: the log needs the room more
         except OSError as error:
-            return error.errno not in NO_SPACE_ERRNOS
+            return not lacks_space(error)
         return True
 
     def _finished(self, meta: StoreMeta, done: Done, error: BaseException | None, took_s: float) -> None:
@@ -293,14 +314,15 @@ class LmdbStore:
         try:
             made = make_image(self._environment, self._image_directory)
         except Exception as failure:        # whatever it is, the loop has to hear of it
-            full = is_no_space(failure) or is_short_write(failure)
-            error = StoreFull(f"no room for a snapshot: {failure}") if full else failure
+            error = StoreFull(f"no room for a snapshot: {failure}") if is_no_space(failure) else failure
         self._poster(self._image_made, made, error)
 
     def _image_made(self, made: tuple[Path, ImageInfo] | None, error: BaseException | None) -> None:
         wanted, self._image_wanted = self._image_wanted, []
         if self._closed:
             return
+        if isinstance(error, OSError):
+            raise error         # the disk fails, or a sync has: nothing is to be tried again
         before = self._image
         if made is not None:
             self._image = made
@@ -376,19 +398,3 @@ def can_map(nbytes: int) -> bool:
     except (OSError, OverflowError):
         return False
     return True
-
-
-def is_no_space(error: BaseException) -> bool:
-    """Whether the disk, or the quota, or the file-size limit is the matter: a condition that passes."""
-    text = str(error)
-    return any(os_text in text for os_text in NO_SPACE_TEXTS) or getattr(error, "errno", None) in NO_SPACE_ERRNOS
-
-
-def is_short_write(error: BaseException) -> bool:
-    """Whether LMDB may mean a write that ended short, which is how a disk fills up: it calls that an I/O error."""
-    return isinstance(error, lmdb.Error) and os.strerror(errno.EIO) in str(error)
-
-
-NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# The lmdb package passes on the system's text, not its number.
-NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")

@@ -45,11 +45,14 @@ from fastkv.storage.wal_format import (
 from fastkv.storage.wal_index import LogIndex
 from fastkv.storage.wal_read import read_extent, take_within
 from fastkv.storage.wal_recovery import Scan, advice, repair, scan
+from fastkv.storage.wal_seal import write_seal
 from fastkv.storage.wal_segments import SegmentFile, SegmentPreparer, create_first_segment, remove_leftovers
 
 FIRST_SEGMENT = 1
 RETRY_S = 1.0
 """How often a full disk is looked at again."""
+CLOSE_PATIENCE_S = 0.1
+"""How often a log that is being closed looks whether the disk is slow or full."""
 RESERVE_BYTES = 64 * 1024
 """Kept free in the last segment of a full disk, so that votes and terms can still be written."""
 SEAL_AFTER_POLLS = 20
@@ -70,16 +73,17 @@ class Wal:
         keep_bytes: int = 64 << 20,
         recycle_bytes: int = 256 << 20,
         restart_at: tuple[int, int] | None = None,
+        awaits_snapshot: bool = False,
     ) -> None:
         """Open the log in `directory`, or begin one where there is none, and make what was found durable.
 
         `keep_above` is the index that the state machine has durably applied, from entries that were durable here: of
         those above it, the last `keep_bytes` bytes are in `recovered.segments`, and older ones come from `read`.
         `segment_bytes` is the size of new segments; of those that are not needed any more, `recycle_bytes` are kept for
-        reuse. With `restart_at`, the index (which `keep_above` is as well) and
-        term where a snapshot ends that a crash kept from being installed, the log restarts there first. DamagedLog
-        where entries are lost that had been durable, WrongDirectory for another node's log, StorageError for an unknown
-        format, OSError where the disk fails or is full.
+        reuse. With `restart_at`, the index (which `keep_above` is as well) and term where a snapshot ends that a crash
+        kept from being installed, the log restarts there first. With `awaits_snapshot` it may begin behind what is
+        applied. DamagedLog where entries are lost that had been durable, WrongDirectory for another node's log,
+        StorageError for an unknown format, OSError where the disk fails or is full.
         """
         if not MIN_SEGMENT_BYTES <= segment_bytes <= MAX_SEGMENT_BYTES or segment_bytes % MIN_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes is a multiple of {MIN_SEGMENT_BYTES}, not {segment_bytes}")
@@ -88,7 +92,7 @@ class Wal:
         self._segment_bytes = segment_bytes
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(directory)
-        found = self._find(keep_above, keep_bytes, restart_at)
+        found = self._find(keep_above, keep_bytes, restart_at, awaits_snapshot)
         self._hard_state = found.hard_state
         self._index = found.index
         self._salt = found.salt
@@ -97,10 +101,10 @@ class Wal:
         self._durable_position = found.end
         self._ticket = 0
         self._in_flight: deque[tuple[int, int]] = deque()       # ticket, position behind its record
-        self._sealed_ticket = -1
-        self._polled_ticket = -1
+        self._sealed_ticket = self._polled_ticket = -1
         self._quiet_polls = 0
         self._retry_at = 0.0
+        self._unprepared = False
         self._segments = [SegmentFile(segment.segment_id, segment.path) for segment in found.found]
         for file, segment in zip(self._segments, found.found, strict=True):
             file.base_index, file.base_term = segment.base_index, segment.base_term
@@ -116,7 +120,7 @@ class Wal:
             found.tail, found.configurations, found.hard_state = [], [], self._hard_state
         self.recovered = self._recovered(found)
 
-    def _find(self, keep_above: int, keep_bytes: int, restart_at: tuple[int, int] | None) -> Scan:
+    def _find(self, keep_above: int, keep_bytes: int, restart_at: tuple[int, int] | None, any_base: bool) -> Scan:
         directory = self._directory
         found = scan(directory, self._identity, keep_above=keep_above, keep_bytes=keep_bytes)
         if found is None:
@@ -126,7 +130,8 @@ class Wal:
             create_first_segment(directory, FIRST_SEGMENT, self._segment_bytes, self._first_records())
             found = scan(directory, self._identity)
             assert found is not None
-        elif restart_at is None and not found.index.base_index <= keep_above <= found.index.last_index:
+        low, high = 0 if any_base else found.index.base_index, found.index.last_index
+        if restart_at is None and not low <= keep_above <= high:
             entries = f"entries {found.index.base_index + 1} to {found.index.last_index}"
             what = f"the log in {directory} has {entries}, and the store beside it has applied those up to {keep_above}"
             raise DamagedLog(advice(what))
@@ -149,7 +154,7 @@ class Wal:
             previous_chain=0,
             salt=salt,
         )
-        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt) + header + payload
+        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt, self._segment_bytes) + header + payload
 
     def _recovered(self, found: Scan) -> Recovered:
         index = self._index
@@ -174,7 +179,7 @@ class Wal:
         Returns at once. A run that begins at or below the last index replaces what is there from its first entry on:
         cut and continuation are one record, so that no crash comes between them. A change of the commit index alone
         waits for the next record. ValueError for entries that leave a gap or go back in term; OSError once a write or
-        sync has failed, or where the disk is full in spite of `has_room`.
+        sync has failed.
         """
         if hard_state is not None:
             changed = (hard_state.term, hard_state.vote) != (self._hard_state.term, self._hard_state.vote)
@@ -227,8 +232,10 @@ class Wal:
         payload = encode_state(self._hard_state, end_index, end_term)
         segment_id = self._current.segment_id + 1
         file = self._preparer.take(segment_id, SEGMENT_HEADER_BYTES + record_bytes(len(payload)) + room_bytes)
-        self._preparer.prepare(segment_id + 1)
-        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt)
+        self._unprepared = file.bare        # what waits for room has it before the next segment does
+        if not file.bare:
+            self._preparer.prepare(segment_id + 1)
+        header = encode_segment_header(segment_id, self._chain, self._identity, self._salt, file.capacity)
         file.base_index, file.base_term, file.first_ticket = end_index, end_term, self._ticket + 1
         self._segments.append(file)
         self._current, self._offset = file, SEGMENT_HEADER_BYTES
@@ -324,10 +331,13 @@ class Wal:
     def poll(self) -> None:
         """To be called on every tick: raises what has failed aside, and looks whether a full disk has room again."""
         now = time.monotonic()
-        try_again = now >= self._retry_at
+        try_again = now >= self._retry_at and not self._writer.full
         if try_again:
             self._retry_at = now + RETRY_S
-        self._preparer.poll(try_again=try_again)
+        if self._unprepared and self._writer.durable_ticket == self._ticket:
+            self._unprepared = False
+            self._preparer.prepare(self._current.segment_id + 1)
+        self._preparer.poll(try_again=try_again and not self._unprepared)
         if self._ticket != self._polled_ticket:
             self._polled_ticket, self._quiet_polls = self._ticket, 0
             return
@@ -338,9 +348,10 @@ class Wal:
     # -- space ---------------------------------------------------------------------------------------------------------
 
     def has_room(self, nbytes: int) -> bool:
-        """Whether `append` may be given that many bytes of entries. False on a full disk only."""
+        """Whether `append` may be given so many bytes of entries: False on a full disk only, where more waits."""
         reserve = min(RESERVE_BYTES, self._segment_bytes // 8)
-        return nbytes + reserve <= self._current.capacity - self._offset or self._preparer.has_space()
+        fits = not self._current.bare and nbytes + reserve <= self._current.capacity - self._offset
+        return not self._writer.full and (fits or self._preparer.has_space())
 
     @property
     def bytes_on_disk(self) -> int:
@@ -423,10 +434,12 @@ class Wal:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make everything durable, and close. OSError where that has failed."""
+        """Make everything durable, and close. OSError where that has failed, or a full disk had no room for it."""
         if self._writer.error is None and self._sealed_ticket != self._ticket:
-            self._writer.wait(self._ticket)
-            self._seal()
+            while not (there := self._writer.wait(self._ticket, CLOSE_PATIENCE_S)) and not self._writer.full:
+                pass
+            if there:
+                self._seal()
         self._writer.close()
         self._preparer.close()
         for file in self._segments:
@@ -434,3 +447,4 @@ class Wal:
         self._segments.clear()
         if self._writer.error is not None:
             raise self._writer.error
+        write_seal(self._directory, log_position(self._current.segment_id, self._offset), self._salt)

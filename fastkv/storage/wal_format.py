@@ -80,11 +80,14 @@ class SegmentHeader(NamedTuple):
     identity: int
     salt: int
     """Seed of the record checksums; the same in all segments of a log."""
+    capacity: int
+    """Length of the file, so that one that was cut is told from a torn write; 0 in segments of older versions."""
 
 
-def encode_segment_header(segment_id: int, previous_chain: int, identity: int, salt: int) -> bytes:
-    """The header of a new segment."""
-    body = _SEGMENT_HEADER.pack(MAGIC, VERSION, 0, segment_id, previous_chain, identity, salt, 0, 0)[:_SEGMENT_CHECKED]
+def encode_segment_header(segment_id: int, previous_chain: int, identity: int, salt: int, capacity: int) -> bytes:
+    """The header of a new segment, whose file has `capacity` bytes."""
+    fields = (MAGIC, VERSION, 0, segment_id, previous_chain, identity, salt, capacity, 0)
+    body = _SEGMENT_HEADER.pack(*fields)[:_SEGMENT_CHECKED]
     return body + _CHECKSUM.pack(xxh3_64_intdigest(body))
 
 
@@ -96,10 +99,10 @@ def parse_segment_header(data: Buffer) -> SegmentHeader | None:
     """
     if len(data) < SEGMENT_HEADER_BYTES:
         return None
-    magic, version, _, segment_id, chain, identity, salt, _, checksum = _SEGMENT_HEADER.unpack_from(data)
+    magic, version, _, segment_id, chain, identity, salt, capacity, checksum = _SEGMENT_HEADER.unpack_from(data)
     if magic != MAGIC or checksum != xxh3_64_intdigest(memoryview(data)[:_SEGMENT_CHECKED]):
         return None
-    return SegmentHeader(version, segment_id, chain, identity, salt)
+    return SegmentHeader(version, segment_id, chain, identity, salt, capacity)
 
 
 class RecordHeader(NamedTuple):

@@ -23,8 +23,10 @@ from fastkv._core import wal_record
 from fastkv._core.codes import ENTRY_HEADER_BYTES
 from fastkv.errors import DamagedLog, StorageError, WrongDirectory
 from fastkv.log_types import HardState, Segment
+from fastkv.storage.sync import sync_directory, sync_file
 from fastkv.storage.wal_format import (
     ALIGNMENT,
+    MIN_SEGMENT_BYTES,
     RECORD_HEADER_BYTES,
     RESTART,
     SEGMENT_HEADER_BYTES,
@@ -41,6 +43,7 @@ from fastkv.storage.wal_format import (
     record_bytes,
 )
 from fastkv.storage.wal_index import EXTENT_BYTES, LogIndex
+from fastkv.storage.wal_seal import read_seal
 from fastkv.storage.wal_tail import Tail, holds_configuration
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.wal")
@@ -105,7 +108,10 @@ def scan(directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int
     not belong there; OSError where the disk fails.
     """
     paths = find_segments(directory)
+    seal = read_seal(directory)
     if not paths:
+        if seal is not None:
+            raise DamagedLog(advice(f"the segments of the log in {directory} are gone"))
         return None
     follower = _Follower(identity, keep_above, keep_bytes)
     contents = ((segment_id, path, path.read_bytes()) for segment_id, path in paths)
@@ -118,7 +124,10 @@ def scan(directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int
         last = content
     else:
         _judge_end(follower.result, (last,))
-    return follower.finish()
+    result = follower.finish()
+    if seal is not None and seal.salt == result.salt and seal.position > result.end:
+        raise _lost_end(result, seal.position)
+    return result
 
 
 def find_segments(directory: Path) -> list[tuple[int, Path]]:
@@ -149,9 +158,13 @@ class _Follower:
     def follow(self, segment_id: int, path: Path, data: bytes) -> bool:
         """Follow the log through one file. False where the log has ended before it."""
         result, first = self.result, not self.result.found
+        if len(data) < MIN_SEGMENT_BYTES:
+            raise _cut_short(path, len(data))
         header = parse_segment_header(data)
         if header is not None:
             self._check_header(path, segment_id, header)
+            if header.capacity not in (0, len(data)):
+                raise _cut_short(path, len(data), header.capacity)
         if first:
             if header is None:
                 raise _damaged_start(path, 0)
@@ -339,22 +352,25 @@ def overwrite(region: Region, content: bytes | None) -> None:
         while left:
             written = os.pwrite(fd, left, offset)
             left, offset = left[written:], offset + written
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created, renamed or removed in the directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
 
 
 def _damaged_start(path: Path, offset: int) -> DamagedLog:
     return DamagedLog(advice(f"{path} is damaged at byte {offset}: the beginning of the log cannot be read"))
+
+
+def _cut_short(path: Path, nbytes: int, capacity: int = 0) -> DamagedLog:
+    """No torn write: a segment has its full size from the moment that its name exists."""
+    whole = f"of its {capacity}" if capacity else f"and the smallest segment has {MIN_SEGMENT_BYTES}"
+    return DamagedLog(advice(f"{path} is damaged at byte {nbytes}: it has {nbytes} bytes {whole}"))
+
+
+def _lost_end(result: Scan, sealed: int) -> DamagedLog:
+    path, offset = result.found[-1].path, result.end & 0xFFFF_FFFF
+    until = f"byte {sealed & 0xFFFF_FFFF} of segment {sealed >> 32:016x}"
+    return DamagedLog(advice(f"{path} is damaged at byte {offset}: the log went on to {until} when it was closed"))
 
 
 def _damaged(path: Path, result: Scan, witness: RecordHeader) -> DamagedLog:
@@ -367,6 +383,6 @@ def _damaged(path: Path, result: Scan, witness: RecordHeader) -> DamagedLog:
 def advice(what: str) -> str:
     """What is wrong, and what to do about it."""
     return (
-        f"{what}. Nothing was changed. To go on, repair from peers: while a majority of the other nodes is up, move "
-        "this node's data directory aside and start the node with an empty one; it gets everything back from the leader"
+        f"{what}. Nothing was changed. `fastkv check` with the node's data directory says all that is damaged; to go "
+        "on, repair from peers: `fastkv repair` sets what is damaged aside, and says how the node gets it back"
     )

@@ -7,37 +7,46 @@ does not need any more is kept, and becomes a later one once its beginning is ze
 records of another segment, which never pass for records of this one. So a log that goes round writes nothing twice.
 
 No space is an ordinary state here, not a failure: `has_space` says so, what was half made is removed, and `poll` tries
-again. Any other error is final and raised by the next call of the log's own thread.
+again. Whoever has to go on meanwhile, with a vote say, `take`s a *bare* segment: a small file that is one hole, whose
+writes wait for room. Any other error is final and raised by the next call of the log's own thread.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from fastkv.storage.wal_recovery import Region, overwrite, segment_path, sync_directory
+from fastkv.storage.sync import lacks_space, sync_directory, sync_file
+from fastkv.storage.wal_format import ALIGNMENT
+from fastkv.storage.wal_recovery import Region, overwrite, segment_path
 
 FILL_BYTES = 1 << 20
 """Zeros written, and synced, in one go. A sync of a whole segment would hold up the log's own syncs for tens of ms."""
 FILL_PAUSE_S = 0.004
 """Rest between two such pieces."""
+BARE_BYTES = 64 * 1024
+"""Of a bare segment, where no more is asked for."""
+BLOCK_BYTES = 512
+"""What `st_blocks` counts."""
 BLANK_BYTES = 4096
 """The beginning of a recycled segment that is zeroed: no header there is taken for this segment's."""
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SegmentFile:
     """One segment of the log, open."""
 
-    __slots__ = ("base_index", "base_term", "capacity", "fd", "first_ticket", "last_ticket", "path", "segment_id")
+    __slots__ = (
+        "bare", "base_index", "base_term", "capacity", "fd", "first_ticket", "last_ticket", "path", "segment_id",
+    )  # fmt: skip
 
-    def __init__(self, segment_id: int, path: Path) -> None:
+    def __init__(self, segment_id: int, path: Path, *, bare: bool = False) -> None:
+        """Open a segment; `bare` where it has no room reserved."""
         self.segment_id = segment_id
         self.path = path
+        self.bare = bare
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self.capacity = os.fstat(self.fd).st_size
         self.base_index = 0
@@ -66,6 +75,7 @@ class SegmentPreparer:
         self._ready: tuple[int, int] | None = None      # what has been made
         self._retired: deque[Path] = deque()
         self._recycled: deque[Path] = deque()
+        self._stuck = False         # a full file system does not even let go of what was retired
         self._shrink = False        # what is kept for reuse is to be given up
         self._due = False           # what is wanted is to be tried (again)
         self._space: bool | None = None     # whether there is space for it; None until the file system was asked
@@ -96,13 +106,16 @@ class SegmentPreparer:
             self._want(segment_id, self._segment_bytes)
 
     def adopt(self, segment_id: int, path: Path) -> None:
-        """A segment of zeros that is there already, under its final name."""
+        """A segment that is there already, under its final name: of zeros, or a bare one that is made anew."""
+        found = path.stat()
         with self._changed:
-            self._ready = (segment_id, path.stat().st_size)
-            self._space = True
+            if found.st_blocks * BLOCK_BYTES < found.st_size:
+                self._want(segment_id, self._segment_bytes)
+            else:
+                self._ready, self._space = (segment_id, found.st_size), True
 
     def take(self, segment_id: int, min_bytes: int) -> SegmentFile:
-        """The segment, with at least `min_bytes`; waits until it is made. OSError where that fails."""
+        """The segment, with at least `min_bytes`; waits until it is made. On a full disk a bare one. OSError."""
         with self._changed:
             if self._ready is None or self._ready[1] < min_bytes:
                 self._ready = None
@@ -111,11 +124,14 @@ class SegmentPreparer:
                 self._changed.wait_for(lambda: not self._due or self._failure is not None)
                 self._urgent = False
             self._raise_failure()
+            path = segment_path(self._directory, segment_id)
             if self._ready is None:
-                raise OSError(errno.ENOSPC, f"no space for the next segment of the log: {os.strerror(errno.ENOSPC)}")
+                self._wanted = None
+                make_bare(self._directory, segment_id, max(min_bytes, BARE_BYTES))
+                return SegmentFile(segment_id, path, bare=True)
             assert self._ready[0] == segment_id
             self._ready = None
-        return SegmentFile(segment_id, segment_path(self._directory, segment_id))
+        return SegmentFile(segment_id, path)
 
     def retire(self, path: Path) -> None:
         """The log does not need this segment any more: recycle or remove it. Oldest first."""
@@ -133,8 +149,9 @@ class SegmentPreparer:
         """Raise what has failed; where there was no space, look again whether there is some now."""
         with self._changed:
             self._raise_failure()
-            if try_again and self._space is False:
-                self._due = True
+            if try_again:
+                self._stuck = False
+                self._due = self._due or self._space is False
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -167,8 +184,8 @@ class SegmentPreparer:
     def _work_once(self) -> bool:
         """Do one thing that is to be done, or wait for one. False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._retired or self._due or self._shrink)
-            retired = self._retired.popleft() if self._retired else None
+            self._changed.wait_for(lambda: self._closing or self._leaving or self._due or self._shrink)
+            retired = self._retired.popleft() if self._leaving else None
             if self._closing and retired is None:
                 return False
             wanted = self._wanted if self._due else None
@@ -182,15 +199,27 @@ class SegmentPreparer:
 
     def _take_back(self, path: Path) -> None:
         """Out of the log, durably, before the next one goes: a crash leaves no gap."""
-        if len(self._recycled) >= self._keep or path.stat().st_size != self._segment_bytes:
-            path.unlink()
-        else:
-            kept = path.with_suffix(".tmp")
-            path.rename(kept)
-            self._recycled.append(kept)
+        try:
+            if len(self._recycled) >= self._keep or path.stat().st_size != self._segment_bytes:
+                path.unlink()
+            else:
+                kept = path.with_suffix(".tmp")
+                path.rename(kept)
+                self._recycled.append(kept)
+        except OSError as error:
+            if not lacks_space(error):
+                raise
+            with self._changed:
+                self._retired.appendleft(path)
+                self._stuck = True
+            return
         sync_directory(self._directory)
         with self._changed:
             self._due = self._wanted is not None    # there is space again, or a file to be used again
+
+    @property
+    def _leaving(self) -> bool:
+        return bool(self._retired) and not self._stuck
 
     def _give_up_recycled(self) -> None:
         while self._recycled:
@@ -209,10 +238,10 @@ class SegmentPreparer:
                 return
             unfinished.rename(segment_path(self._directory, segment_id))
         except OSError as error:
-            # A recycled file has its blocks already, and anything but a lack of space is not to be worked around.
-            if recycle or error.errno not in NO_SPACE:
-                raise
-            unfinished.unlink(missing_ok=True)      # leave what there is to others, who may free more
+            if not lacks_space(error):
+                raise               # not to be worked around
+            if not recycle:         # one to be used again has its blocks, but a file system may want others for them
+                unfinished.unlink(missing_ok=True)      # leave what there is to others, who may free more
             self._has_space(segment_id, nbytes, False)
             return
         if recycle:
@@ -232,7 +261,7 @@ class SegmentPreparer:
     def _pause(self, fd: int) -> bool:
         """Sync what was written and rest a little, unless the log waits for the segment. False at the end."""
         if not self._urgent:
-            os.fdatasync(fd)
+            sync_file(fd, data_only=True)
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._urgent, FILL_PAUSE_S)
             return not self._closing
@@ -259,10 +288,23 @@ def fill_with_zeros(path: Path, nbytes: int, go_on: Callable[[int], bool]) -> bo
             offset += os.pwrite(fd, memoryview(_ZEROS)[: nbytes - offset], offset)
             if not go_on(fd):
                 return False
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
     return True
+
+
+def make_bare(directory: Path, segment_id: int, nbytes: int) -> None:
+    """Make a segment that takes no room yet: a hole of that many bytes, whole and durable. OSError."""
+    unfinished = directory / "bare.tmp"
+    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(fd, -(-nbytes // ALIGNMENT) * ALIGNMENT)
+        sync_file(fd)
+    finally:
+        os.close(fd)
+    unfinished.rename(segment_path(directory, segment_id))
+    sync_directory(directory)
 
 
 def create_first_segment(directory: Path, segment_id: int, nbytes: int, content: bytes) -> None:
@@ -276,9 +318,11 @@ def create_first_segment(directory: Path, segment_id: int, nbytes: int, content:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove segments that a crash left half made or half recycled."""
-    leftovers = sorted(directory.glob("*.tmp"))
-    for path in leftovers:
+    """Remove segments that a crash left half made or half recycled, and make the names of the others durable.
+
+    A process that was killed between rename and sync leaves names that only the kernel knows; the log goes on in such a
+    segment as in any other.
+    """
+    for path in sorted(directory.glob("*.tmp")):
         path.unlink()
-    if leftovers:
-        sync_directory(directory)
+    sync_directory(directory)

@@ -23,7 +23,7 @@ def measured(program: str, directory: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", f"bench.cluster.{program}", "--rounds", "1", "--output", str(output)]
     done = subprocess.run(
         [*command, "--data-dir", str(directory), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(output.read_text())["rounds"]
@@ -82,7 +82,7 @@ def test_steadiness_is_measured(tmp_path: Path, what: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.cluster.steady", what, "--rounds", "1", "--seconds", "2", "--rate", "2000",
          "--data-dir", str(tmp_path), "--output", str(output)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(output.read_text())
@@ -105,7 +105,7 @@ def test_nodes_come_back(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.cluster.restart", "--keys", "2000", "--overwrites", "1000", "--rounds", "1",
          "--data-dir", str(tmp_path), "--output", str(output)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rounds = json.loads(output.read_text())["rounds"]

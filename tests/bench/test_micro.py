@@ -26,7 +26,7 @@ MODULES = sorted(path.stem for path in CORE.glob("*.pyx"))
 @pytest.mark.slow
 def test_every_benchmark_does_what_it_says() -> None:
     command = [sys.executable, "-m", "pytest", "bench/micro", "--benchmark-disable", "-q", "-p", "no:cacheprovider"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     passed = re.fullmatch(r"(\d+) passed in .*", ended.stdout.splitlines()[-1])
     assert passed is not None, ended.stdout
@@ -37,7 +37,7 @@ def test_a_figure_is_printed_for_each_operation() -> None:
     """The same with the clock on, of the cheapest benchmarks."""
     command = [sys.executable, "-m", "pytest", "bench/micro/bench_schedule.py", "bench/micro/bench_buffer.py",
                "--benchmark-max-time", "0.01", "-q", "-p", "no:cacheprovider"]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"^schedule: moments +1,024 +[\d.,]+ +[\d.,]+ +[\d,]+$", ended.stdout, re.MULTILINE)
     assert re.search(r"^buffer: write_u64 +1,024 +[\d.,]+ +[\d.,]+ +[\d,]+$", ended.stdout, re.MULTILINE)

@@ -36,7 +36,7 @@ def test_against_the_cluster_that_runs(running: Nodes, mode: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", mode, "2000", "--keys", "300", "--json"],
         env={**os.environ, "FASTKV_ENDPOINTS": running.endpoints},
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

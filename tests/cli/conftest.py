@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DRIVE = Path(__file__).with_name("drive.py")
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 def free_range(count: int) -> int:

@@ -139,12 +139,12 @@ def test_a_local_cluster_in_the_foreground_from_start_to_stop(real_fastkv: Fastk
     try:
         own = f"localhost:{real_fastkv.base + victim - 1}"
         read = eventually(
-            lambda: out if (out := fastkv(own, "get", "k")[1]) else None, within_s=20, what="the node is back"
+            lambda: out if (out := fastkv(own, "get", "k")[1]) else None, within_s=60, what="the node is back"
         )
         assert read == b"v2\n", "a read on the node that missed the write is as fresh as on any other"
     finally:
         again.terminate()
-        assert again.wait(timeout=20) == 0
+        assert again.wait(timeout=60) == 0
     running.signal(signal.SIGINT)
     assert running.finish() == 0, running.text
     assert running.lines[-1] == "cluster | all nodes stopped"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-TEST_TIMEOUT_S = 20.0
+TEST_TIMEOUT_S = 60.0
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

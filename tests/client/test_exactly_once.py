@@ -97,26 +97,26 @@ async def test_a_deadline_leaves_what_was_sent_unknown_and_says_so_of_nothing_el
         await kv.put("k", "v")
         node.on[Opcode.PUT] = lambda request: None
         with pytest.raises(fastkv.OutcomeUnknown):
-            await kv.put("k", "w", timeout=0.2)
+            await kv.put("k", "w", timeout=0.5)
         node.on[Opcode.PUT] = lambda request: request.reply(Status.NO_LEADER)
         with pytest.raises(fastkv.Unavailable):
-            await kv.put("k", "w", timeout=0.2)
+            await kv.put("k", "w", timeout=0.5)
 
 
 async def test_a_write_whose_session_was_not_opened_in_time_is_not_done() -> None:
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.SESSION] = lambda request: None
         with pytest.raises(fastkv.Timeout):
-            await kv.put("k", "v", timeout=0.2)
+            await kv.put("k", "v", timeout=0.5)
         assert node.asked(Opcode.PUT) == []
 
 
 async def test_a_write_with_more_time_outlasts_one_with_less_in_opening_their_session() -> None:
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.SESSION] = lambda request: request.reply(Status.NO_LEADER)
-        hasty = asyncio.ensure_future(kv.put("hasty", "v", timeout=0.2))
-        patient = asyncio.ensure_future(kv.put("patient", "v", timeout=30))
-        with pytest.raises(fastkv.Unavailable):
+        hasty = asyncio.ensure_future(kv.put("hasty", "v", timeout=0.5))
+        patient = asyncio.ensure_future(kv.put("patient", "v", timeout=60))
+        with pytest.raises((fastkv.Unavailable, fastkv.Timeout)):       # between two tries, or during one
             await hasty
         del node.on[Opcode.SESSION]
         assert await patient == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections import Counter
 
 import pytest
 
@@ -69,11 +70,17 @@ async def test_what_was_not_done_is_tried_again_until_it_works(status: Status) -
 async def test_what_is_never_done_ends_with_its_own_error_at_the_deadline(
     status: Status, error: type[fastkv.NotDone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "next_s", lambda backoff: 0.2)  # tries at 0 and 0.2 s, and none near the deadline
+    pauses: Counter[Backoff] = Counter()
+
+    def first_short_then_long(backoff: Backoff) -> float:
+        pauses[backoff] += 1
+        return 0.01 if pauses[backoff] == 1 else 3600.0     # two tries, and none near the deadline
+
+    monkeypatch.setattr(Backoff, "next_s", first_short_then_long)
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         node.on[Opcode.PUT] = Times(1_000_000, status)
         with pytest.raises(error, match="not now"):
-            await kv.put("k", "v", timeout=0.35)
+            await kv.put("k", "v", timeout=60)
         assert len(node.asked(Opcode.PUT)) == 2
 
 
@@ -192,17 +199,19 @@ async def test_a_read_without_an_answer_times_out() -> None:
 
 
 async def test_a_sent_write_without_an_answer_is_unknown_at_the_deadline() -> None:
-    async with FakeNode() as node, AsyncClient(node.address, timeout=0.05) as kv:
+    async with FakeNode() as node, AsyncClient(node.address) as kv:
+        await kv.put("k", "u")      # connected, and with a session
+        node.requests.clear()
         node.on[Opcode.PUT] = ignore
         with pytest.raises(fastkv.OutcomeUnknown):
-            await kv.put("k", "v")
+            await kv.put("k", "v", timeout=0.5)
         assert len(node.asked(Opcode.PUT)) == 1
 
 
 async def test_a_write_that_never_got_its_turn_is_not_done() -> None:
     async with FakeNode() as node, AsyncClient(node.address, max_in_flight=1) as kv:
         node.on[Opcode.GET] = ignore
-        read = asyncio.ensure_future(kv.get("k", timeout=5))
+        read = asyncio.ensure_future(kv.get("k", timeout=60))
         await node.until_asked(Opcode.GET)
         with pytest.raises(fastkv.Timeout):
             await kv.put("k", "v", timeout=0.05)
@@ -217,7 +226,7 @@ async def test_a_write_held_back_by_a_full_connection_is_not_done() -> None:
         link.transport.pause_reading()
         value = bytes(60_000)
         # These fill the kernel's buffers and the transport's; what comes after is held back by the client itself.
-        held = [asyncio.ensure_future(kv.put(f"k{i}", value, timeout=2)) for i in range(200)]
+        held = [asyncio.ensure_future(kv.put(f"k{i}", value, timeout=60)) for i in range(200)]
         await asyncio.sleep(0.05)
         with pytest.raises(fastkv.Timeout):
             await kv.put("last", "v", timeout=0.05)
@@ -231,7 +240,7 @@ async def test_a_late_answer_is_ignored() -> None:
         late: list[Request] = []
         node.on[Opcode.GET] = late.append
         with pytest.raises(fastkv.Timeout):
-            await kv.get("a", timeout=0.05)
+            await kv.get("a", timeout=0.5)
         del node.on[Opcode.GET]
         late[0].serve()
         await kv.put("b", "w")
@@ -309,10 +318,10 @@ async def test_one_node_that_refuses_us_does_not_hide_one_that_does_not() -> Non
 async def test_a_node_that_accepts_and_says_nothing_is_passed_over() -> None:
     async with FakeNode("node-1") as mute, FakeNode("node-2") as node:
         mute.on[Opcode.HELLO] = ignore
-        async with AsyncClient([mute.address, node.address], connect_timeout=0.05) as kv:
+        async with AsyncClient([mute.address, node.address], connect_timeout=0.5) as kv:
             assert await kv.put("k", "v") == 1
         with pytest.raises(fastkv.Unavailable, match=r"did not answer|TimeoutError"):
-            async with AsyncClient(mute.address, connect_timeout=0.05, timeout=0.3):
+            async with AsyncClient(mute.address, connect_timeout=0.05, timeout=1.0):
                 pass
 
 

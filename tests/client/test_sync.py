@@ -118,14 +118,14 @@ def test_ctrl_c_ends_the_waiting_and_leaves_the_client_usable(node: FakeNode) ->
 
 def test_a_script_that_ends_without_close_ends(node: FakeNode) -> None:
     script = f"import fastkv; kv = fastkv.connect({node.address!r}); print(kv.put('k', 'v'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "1\n"
     assert done.stderr == ""
 
 
 def test_importing_the_package_does_not_load_the_client() -> None:
     script = "import sys, fastkv; print(fastkv.__version__, 'fastkv.client' in sys.modules, 'asyncio' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split()[1:] == ["False", "False"]
 
 

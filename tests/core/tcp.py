@@ -22,7 +22,7 @@ from fastkv._core.replies import Outbox
 HELLO_LIMIT = 4096
 FRAME_LIMIT = 300_000
 OUTPUT_LIMIT = 1 << 20
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

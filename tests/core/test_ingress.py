@@ -347,6 +347,23 @@ def test_a_stale_read_is_answered_at_once_with_its_age(door: Door) -> None:
     assert door.nothing_taken()
 
 
+def test_the_age_goes_on_while_the_node_does_not_run(door: Door) -> None:
+    def said() -> int:
+        prefix = door.ask_now(Opcode.GET, get_body(b"k", Consistency.STALE_READ))[3]
+        return int(struct.unpack_from("<I", prefix, 8)[0])
+
+    now_ns = 5_000_000
+    door.ingress.clock = lambda: now_ns
+    door.ingress.age_ms, door.ingress.aged_ns = 7, now_ns
+    assert said() == 7
+    now_ns += 60_000_000_000
+    assert said() == 60_007
+    now_ns += 1 << 62
+    assert said() == 0xFFFF_FFFE
+    door.ingress.age_ms = 0xFFFF_FFFF
+    assert said() == 0xFFFF_FFFF, "nobody knows"
+
+
 def test_a_stale_read_sees_what_only_the_store_has(door: Door) -> None:
     door.store[b"k"] = bytes(32) + b"stored"
     assert door.ask_now(Opcode.GET, get_body(b"k", Consistency.STALE_READ))[3][16:] == bytes(32) + b"stored"

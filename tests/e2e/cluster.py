@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from fastkv.chaos.ports import free_ports
 
 Result = TypeVar("Result")
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 
 def eventually(probe: Callable[[], Result | None], *, within_s: float, what: str) -> Result:
@@ -49,17 +49,15 @@ class Node:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.raft_port}"
 
+    def ports(self) -> dict[str, str]:
+        """The part of the environment that says where the node listens."""
+        return {"KV_HTTP_PORT": str(self.http_port), "KV_RAFT_PORT": str(self.raft_port)}
+
     def start(self, *, wrap: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> None:
         """Start the process; `wrap` is a command to run it under."""
         command = [*wrap, sys.executable, "-m", "fastkv", "serve"]
         command += ["--config", str(self._config)] if self._config else ["--data-dir", str(self._directory / "data")]
-        env = {
-            **os.environ,
-            "RAFT_NODE_ID": self.node_id,
-            "KV_HTTP_PORT": str(self.http_port),
-            "KV_RAFT_PORT": str(self.raft_port),
-            **(environment or {}),
-        }
+        env = {**os.environ, "RAFT_NODE_ID": self.node_id, **self.ports(), **(environment or {})}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
 
@@ -73,7 +71,7 @@ class Node:
         """SIGTERM, and the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=60)
 
     @property
     def running(self) -> bool:
@@ -89,7 +87,7 @@ class Node:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        timeout_s: float = 10.0,
+        timeout_s: float = 30.0,
     ) -> tuple[int, Any]:
         """Status and answer: parsed where it is JSON, else bytes. OSError where the node is not there."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
@@ -121,9 +119,12 @@ class Node:
 class Cluster:
     """Several nodes with one configuration file."""
 
-    def __init__(self, directory: Path, nodes: int = 3, *, extra: str = "") -> None:
+    def __init__(
+        self, directory: Path, nodes: int = 3, *, extra: str = "", ports: Sequence[int] | None = None
+    ) -> None:
+        """`ports` are those of an earlier life, of nodes that are not to move."""
         self.directory = directory
-        ports = free_ports(2 * nodes)
+        self.ports = ports = ports or free_ports(2 * nodes)
         names = [f"node-{i + 1}" for i in range(nodes)]
         listing = "".join(
             f'    {name}: {{raft: "127.0.0.1:{ports[2 * i]}", http: "127.0.0.1:{ports[2 * i + 1]}"}}\n'
@@ -173,6 +174,21 @@ class Cluster:
     def followers(self) -> list[Node]:
         leader = self.leader()
         return [node for node in self if node is not leader and node.running]
+
+
+@contextmanager
+def paused(*nodes: Node) -> Iterator[None]:
+    """SIGSTOP, until they stand still, and SIGCONT at the end."""
+    processes = [node.process for node in nodes if node.process is not None]
+    try:
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        for process in processes:
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class Writers:
         self._newest = time.monotonic()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._client = fastkv.connect(endpoints, exactly_once=exactly_once, timeout=10)
+        self._client = fastkv.connect(endpoints, exactly_once=exactly_once, timeout=60)
         self._threads = [threading.Thread(target=self._write, args=(f"writer-{n}",)) for n in range(count)]
 
     def _write(self, key: str) -> None:

@@ -99,7 +99,7 @@ def test_every_ack_comes_after_the_syncs_of_two_nodes(tmp_path: Path) -> None:
     finally:
         cluster.close()
     for output in outputs.values():
-        eventually(lambda output=output: "+++ exited" in output.read_text()[-200:], within_s=20, what="the trace's end")
+        eventually(lambda output=output: "+++ exited" in output.read_text()[-200:], within_s=60, what="the trace's end")
     traces = {name: trace.calls(output) for name, output in outputs.items()}
     assert early_acks(traces, leader.node_id, range(WRITERS * WRITES_EACH)) == []
 

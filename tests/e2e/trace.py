@@ -31,16 +31,24 @@ class Call:
     thread: int
     name: str
     fd: int
-    data: bytes
-    """All that it was given to write, in one piece."""
+    """-1 where its first argument is none."""
+    texts: tuple[bytes, ...]
+    """All that it was given to write, or the names that it was given."""
     result: int
     began: float
     ended: float
+    arguments: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """All that it was given to write, in one piece."""
+        return b"".join(self.texts)
 
 
-def wrapping(output: Path) -> tuple[str, ...]:
-    """The command to run a process under. The tracer is detached: signals reach the process itself."""
-    traced = ",".join((*WRITES, *SYNCS, *SENDS))
+def wrapping(output: Path, *more: str) -> tuple[str, ...]:
+    """The command to run a process under; `more` calls may be traced. The tracer is detached: signals reach the process
+    itself."""
+    traced = ",".join((*WRITES, *SYNCS, *SENDS, *more))
     options = ("-ttt", "-T", "-xx", "-s", str(STRING_LIMIT_BYTES), "-e", f"trace={traced}", "-o", str(output))
     return ("strace", "-D", "-f", *options)
 
@@ -63,8 +71,10 @@ def _read(lines: list[str]) -> Iterator[Call]:
 
 
 def _call(thread: int, name: str, arguments: str, result: str, began: float, took: float) -> Call:
-    data = b"".join(bytes.fromhex(text.replace("\\x", "")) for text in _TEXT.findall(arguments))
-    return Call(thread, name, int(arguments.partition(",")[0] or 0), data, int(result), began, began + took)
+    texts = tuple(bytes.fromhex(text.replace("\\x", "")) for text in _TEXT.findall(arguments))
+    first = arguments.partition(",")[0].strip()
+    fd = int(first) if first.isdigit() else -1
+    return Call(thread, name, fd, texts, int(result), began, began + took, _TEXT.sub("", arguments))
 
 
 def sent_at(traced: list[Call], data: bytes) -> float | None:

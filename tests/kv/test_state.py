@@ -235,6 +235,7 @@ def test_any_other_error_stops_the_node_at_the_next_tick() -> None:
     harness.fill(b"a")
     harness.machine.start_checkpoint()
     harness.store.fail(OSError(5, "Input/output error"))
+    assert not harness.machine.checkpoint_due, "what failed is not tried again before the node has ended"
     with pytest.raises(OSError, match="Input/output error"):
         harness.machine.tick()
     with pytest.raises(OSError, match="Input/output error"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastkv._core.codes import Status
+import orjson
+
+from fastkv._core.codes import Opcode, Status
 from fastkv.raft import FOLLOWER, LEADER, Message
 from fastkv.raft.messages import APPEND_REPLY, HEARTBEAT_REPLY, TIMEOUT_NOW
 from tests.node.conftest import Bench
@@ -97,3 +99,46 @@ def test_a_single_node_is_drained_soon(single: Bench) -> None:
     single.node.drain(lambda: done.append(True))
     single.ticks(10)
     assert done == [True]
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------------
+
+
+def says(bench: Bench, peer: str, *, room: bool) -> None:
+    """A peer's status arrives."""
+    said = {
+        "role": FOLLOWER, "term": 1, "commit": 1, "applied": 1, "leader": "node-1", "raft": "h:1", "http": "h:2",
+        "hashes": [], "disks": {}, "room": room,
+    }  # fmt: skip
+    bench.node.peer_frame(peer, Opcode.PEER_STATUS, 0, 0, orjson.dumps(said))
+
+
+def test_a_leader_whose_disk_is_full_hands_over_to_somebody_who_has_room(three: Bench) -> None:
+    three.lead()
+    three.disk.full = True
+    says(three, "node-2", room=True)
+    says(three, "node-3", room=False)
+    alive(three, 2)
+    assert told_to_campaign(three)[:1] == ["node-2"]
+
+
+def test_a_leader_goes_on_leading_where_all_disks_are_full(three: Bench) -> None:
+    three.lead()
+    three.disk.full = True
+    for _ in range(10):
+        says(three, "node-2", room=False)
+        says(three, "node-3", room=False)
+        alive(three, 10)
+    assert told_to_campaign(three) == []
+    assert three.node.raft.role == LEADER
+    answers = three.put(b"k")
+    three.node.pump()
+    assert [answer[0] for answer in answers] == [Status.NO_SPACE]
+
+
+def test_a_full_disk_keeps_nobody_from_campaigning(three: Bench) -> None:
+    """The others may lack what is committed: then nobody else can lead."""
+    three.follow()
+    three.disk.full = True
+    three.ticks(100)
+    assert three.node.raft.role != FOLLOWER

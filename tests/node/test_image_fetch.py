@@ -170,12 +170,29 @@ def test_a_frame_that_was_lost_is_asked_for_again_of_the_same_node() -> None:
     assert ways.installed() == 7
 
 
+def test_a_first_question_that_was_lost_is_asked_again_of_the_same_node_and_does_no_harm_twice() -> None:
+    ways = Ways(b=7, c=7)
+    ways.fetch.want(5, "c", ["b"])
+    (first,) = ways.frames
+    ways.frames.clear()
+    for _ in range(TIMEOUT_TICKS):
+        ways.fetch.tick()
+    assert ways.asked() == [("b", 0)]
+    ways.frames.appendleft(first)       # it was only late: both are answered
+    ways.run()
+    (info,) = ways.ready
+    assert ways.installed() == 7
+    assert ways.fetch.received_bytes == info.nbytes
+    assert ways.servers["c"].sent_bytes == 0
+
+
 def test_whoever_does_not_answer_at_all_is_passed_over() -> None:
     ways = Ways(b=7, c=7)
     ways.fetch.want(5, "c", ["b"])
     ways.frames.clear()
     for _ in range(MAKING_TIMEOUTS * TIMEOUT_TICKS):
-        assert ways.asked() == []
+        assert ways.asked() in ([], [("b", 0)]), "it may have to make an image first, and the question may be lost"
+        ways.frames.clear()
         ways.fetch.tick()
     assert ways.asked() == [("c", 0)]
     ways.down.add("b")

@@ -8,6 +8,7 @@ import pytest
 from fastkv._core.codes import Consistency, FrameFlag, Opcode, Status
 from fastkv._core.entry import BatchBuilder, encode_command
 from fastkv.log_types import Segment
+from fastkv.node.age import UNKNOWN_AGE_MS
 from fastkv.raft import Message
 from fastkv.raft.messages import APPEND, HEARTBEAT, HEARTBEAT_REPLY, READ_INDEX, READ_INDEX_REPLY
 from tests.node.conftest import RECORD, Bench
@@ -74,21 +75,72 @@ def test_a_follower_asks_the_leader_and_waits_until_it_has_applied(three: Bench)
     assert answer == [(Status.OK, 0, 0, RECORD.pack(1, 1, 1, 0) + b"1")]
 
 
+def questions(bench: Bench, ticks: int) -> list[Message]:
+    """What is asked of the leader within so many ticks, in all of which it is heard from."""
+    asked = [message for message in bench.wire.messages() if message.kind == READ_INDEX]
+    for _ in range(ticks):
+        bench.follow()
+        bench.ticks(1)
+        asked += [message for message in bench.wire.messages() if message.kind == READ_INDEX]
+    return asked
+
+
+def confirm(bench: Bench, question: Message) -> None:
+    bench.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=question.context))
+
+
 def test_a_lost_question_is_put_again_under_a_fresh_context(three: Bench) -> None:
     three.follow()
     answer = three.get(b"a")
     three.node.pump()
-    (lost,) = three.wire.messages()
-    asked: list[Message] = []
-    for _ in range(25):
-        three.follow()
+    lost, again = questions(three, 25)
+    assert again.context > lost.context
+    confirm(three, again)
+    assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
+
+
+def test_an_answer_that_takes_longer_than_the_time_between_two_tries_ends_the_read(three: Bench) -> None:
+    three.follow()
+    answer = three.get(b"a")
+    three.node.pump()
+    first, *others = questions(three, 80)
+    assert len(others) >= 3
+    assert answer == []
+    confirm(three, first)
+    assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
+    for late in others:
+        confirm(three, late)
+    assert len(answer) == 1
+
+
+def test_an_answer_to_an_earlier_question_serves_no_later_one(three: Bench) -> None:
+    three.follow()
+    first = three.get(b"a")
+    three.node.pump()
+    asked = questions(three, 45)
+    confirm(three, asked[0])
+    assert len(first) == 1
+    later = three.get(b"a")
+    three.node.pump()
+    (question,) = questions(three, 1)
+    for late in asked[1:]:
+        confirm(three, late)
+    assert later == [], "that was asked for before this read came"
+    confirm(three, question)
+    assert len(later) == 1
+
+
+def test_a_leader_whose_followers_are_that_far_away_ends_its_reads(three: Bench) -> None:
+    three.lead()
+    answer = three.get(b"a")
+    three.node.pump()
+    rounds: list[Message] = []
+    for _ in range(60):
+        rounds += heartbeats(three)
+        three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=0))     # one that left long ago
         three.ticks(1)
-        asked += [message for message in three.wire.messages() if message.kind == READ_INDEX]
-    assert len(asked) == 1
-    assert asked[0].context > lost.context
-    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=lost.context))
-    assert answer == [], "the old question's answer serves nobody"
-    three.hear(Message(READ_INDEX_REPLY, "node-2", "node-1", 1, index=0, context=asked[0].context))
+    assert answer == []
+    three.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=rounds[0].context))
     assert [status for status, *_ in answer] == [Status.KEY_NOT_FOUND]
 
 
@@ -106,15 +158,52 @@ def test_a_leader_that_is_cut_off_serves_no_read(three: Bench) -> None:
     assert answer[0][0] in (Status.NO_LEADER, Status.TIMEOUT)
 
 
+def age_ms(bench: Bench) -> int:
+    """What a stale read is told, before the node runs."""
+    answer = bench.get(b"a", Consistency.STALE_READ)
+    bench.node.outbox.flush()
+    ((_, flags, _, payload),) = answer
+    assert flags == FrameFlag.STALE
+    assert int.from_bytes(payload[:8], "little") == bench.node.raft.applied_index
+    return int.from_bytes(payload[8:12], "little")
+
+
 def test_a_stale_read_is_answered_at_once_with_its_age(three: Bench) -> None:
+    assert age_ms(three) == UNKNOWN_AGE_MS
     three.follow()
+    three.clock_ns += 50_000_000
     three.ticks(10)
-    answer = three.get(b"a", Consistency.STALE_READ)
+    assert age_ms(three) == 50
+    three.follow()
     three.node.pump()
-    ((status, flags, _, payload),) = answer
-    assert (status, flags) == (Status.KEY_NOT_FOUND, FrameFlag.STALE)
-    applied, age_ms = int.from_bytes(payload[:8], "little"), int.from_bytes(payload[8:12], "little")
-    assert (applied, age_ms) == (0, 50)
+    assert age_ms(three) == 0
+
+
+def test_after_a_pause_a_stale_read_is_told_of_it_before_and_after_the_node_has_run(three: Bench) -> None:
+    three.follow()
+    three.clock_ns += 3_600_000_000_000         # hardly a tick has passed: a suspended machine
+    assert age_ms(three) == 3_600_000
+    three.follow()                              # it was sent before, and has waited in the socket
+    three.ticks(1)
+    assert age_ms(three) == 3_600_000
+    three.follow()
+    three.node.pump()
+    assert age_ms(three) == 0
+
+
+def test_a_leader_that_slept_is_as_old_as_what_it_last_heard_of_a_majority() -> None:
+    bench = Bench(("node-1", "node-2", "node-3"), lease_ns=80_000_000)
+    bench.lead()
+    bench.ticks(5)
+    context = max(message.context for message in heartbeats(bench))
+    bench.hear(Message(HEARTBEAT_REPLY, "node-2", "node-1", 1, context=context))
+    bench.clock_ns += 70_000_000
+    bench.node.pump()
+    assert age_ms(bench) == 0, "nobody else can lead"
+    bench.clock_ns += 3_600_000_000_000
+    assert age_ms(bench) == 3_600_000
+    bench.node.pump()
+    assert age_ms(bench) == 3_600_070
 
 
 def test_no_checkpoint_of_what_the_own_log_may_lose(three: Bench) -> None:

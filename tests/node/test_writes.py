@@ -29,6 +29,17 @@ def test_a_single_node_acknowledges_after_its_sync(single: Bench) -> None:
     assert answer == [(Status.OK, FrameFlag.CREATED, 1, b"")]
 
 
+def test_nobody_waits_once_the_last_write_is_answered(single: Bench) -> None:
+    """A clean stop waits for whoever still waits: the last write of a quiet node is not to hold it up."""
+    single.lead()
+    answer = single.put(b"a")
+    single.node.pump()
+    assert single.node.busy
+    single.sync()
+    assert answer
+    assert not single.node.busy
+
+
 def test_a_leader_needs_a_majority_on_disk(three: Bench) -> None:
     three.lead()
     answer = three.put(b"a")
@@ -156,6 +167,30 @@ def test_a_forwarded_write_without_an_answer_is_unknown(three: Bench, event: str
             three.ticks(1)
     three.node.pump()
     assert [status for status, *_ in answer] == [Status.OUTCOME_UNKNOWN]
+
+
+def test_a_forward_to_who_leads_no_more_is_given_up_as_soon_as_waiting_for_a_leader_is(three: Bench) -> None:
+    """Its links are up, and nothing comes on them: the node must not keep its clients for the whole request timeout."""
+    three.follow()
+    answer = three.put(b"a")
+    three.node.pump()
+    forwarded(three)
+    settings = three.node.settings
+    three.ticks(settings.leader_wait_ticks + 1)
+    assert three.node.raft.leader == ""
+    assert three.node.now < settings.request_timeout_ticks
+    assert [status for status, *_ in answer] == [Status.OUTCOME_UNKNOWN]
+
+
+def test_a_forward_to_who_still_leads_has_all_its_time(three: Bench) -> None:
+    three.follow()
+    answer = three.put(b"a")
+    three.node.pump()
+    forwarded(three)
+    for _ in range(three.node.settings.leader_wait_ticks + 10):
+        three.ticks(1)
+        three.follow()
+    assert answer == []
 
 
 def test_a_refused_forward_is_tried_again(three: Bench) -> None:

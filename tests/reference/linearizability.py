@@ -1,4 +1,4 @@
-"""Is one key's history linearizable? Wing and Gong's search with Lowe's memo, as published: the simulator's twin.
+"""Is one key's history linearizable? Wing and Gong's search with Lowe's memo, as published: the twin of the guided one.
 
 It knows nothing of what revisions say about the order of writes, and tries every operation that may be next. So it is
 slow where many outcomes are open, and there is little in it to be wrong.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.sim.linearizability import FOREVER, UNSEEN, Operation, Verdict
+from fastkv.chaos.operations import FOREVER, UNSEEN, Operation
+from fastkv.chaos.wing_gong import Verdict
 
 
 class State(NamedTuple):
@@ -33,10 +34,12 @@ def step(state: State, op: Operation) -> State | None:
         if op.revision == op.expected or not _may_be(state, op.revision):
             return None
         return State(state.value, op.revision)
-    if op.f == "delete":
+    if op.f == "del":
         if not done:
             return State()
         return State() if bool(op.outcome) == (state.value is not None) else None
+    if op.f == "incr":
+        return _added(state, op, done)
     raise ValueError(f"the model does not know {op.f!r}")
 
 
@@ -46,10 +49,20 @@ def _may_be(state: State, revision: int) -> bool:
     return state.revision == revision
 
 
-def _written(state: State, op: Operation, done: bool) -> State | None:
+def _added(state: State, op: Operation, done: bool) -> State | None:
+    assert isinstance(op.argument, int)
+    if not (state.value or "0").removeprefix("-").isdecimal():
+        return None if done else state
+    total = int(state.value or "0") + op.argument
+    if done and op.outcome != total:
+        return None
+    return _written(state, op, done, str(total))
+
+
+def _written(state: State, op: Operation, done: bool, value: str | None = None) -> State | None:
     if done and state.revision != UNSEEN and op.revision <= state.revision:
         return None         # revisions only grow
-    return State(op.argument, op.revision if done else UNSEEN)
+    return State(str(op.argument) if value is None else value, op.revision if done else UNSEEN)
 
 
 class _Event:
@@ -103,7 +116,7 @@ def _link(ops: list[Operation]) -> _Event:
 def check_key(ops: list[Operation], *, max_steps: int) -> Verdict:
     """Search for an order of one key's operations that respects time and the model."""
     # An unanswered read says nothing.
-    ops = [op for op in ops if not (op.f == "get" and op.returned == FOREVER)]
+    ops = [op for op in ops if not op.failed and not (op.f == "get" and op.returned == FOREVER)]
     must = sum(1 for op in ops if op.returned != FOREVER)
     head = _link(ops)
     state, taken, done = State(), 0, 0

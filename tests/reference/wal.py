@@ -68,7 +68,8 @@ def read_log(directory: Path, cluster: str, node_id: str) -> Log:
         header = struct.unpack("<8sIIQQQQQQ", data[:64])
         if number == 0:
             log.chain, salt = header[4], header[6]
-        expected = (b"fkvwal1\0", 1, 0, first_id + number, log.chain, identity, salt, 0, xxh3_64_intdigest(data[:56]))
+        expected = (b"fkvwal1\0", 1, 0, first_id + number, log.chain, identity, salt, len(data),
+                    xxh3_64_intdigest(data[:56]))
         expect(header == expected, f"{path}: header {header}, expected {expected}")
         expect(path.name == f"{first_id + number:016x}.wal", f"{path} has a wrong name")
         read_segment(log, path, data, first_id + number, salt)

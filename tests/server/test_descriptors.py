@@ -58,7 +58,7 @@ def test_a_node_with_few_files_refuses_connections_and_goes_on_writing(tmp_path:
     address = Address("127.0.0.1", raft_port)
     held: list[socket.socket] = []
     try:
-        eventually(node.status, within_s=20, what="the node to answer")
+        eventually(node.status, within_s=60, what="the node to answer")
         with fastkv.connect(str(address)) as kv:
             kv.put("before", "1")
             with pytest.raises(ConnectionError, match=r"limits\.connections"):
@@ -66,7 +66,7 @@ def test_a_node_with_few_files_refuses_connections_and_goes_on_writing(tmp_path:
             assert len(held) == (400 - RESERVED) // 2 - 1
             assert kv.put("after", "2") > 1
             held.pop().close()
-            eventually(lambda: _can_connect(address), within_s=10, what="room for another one")
+            eventually(lambda: _can_connect(address), within_s=60, what="room for another one")
         assert "400 files" in node.log_text()
     finally:
         for each in held:

@@ -10,6 +10,7 @@ import uvloop
 
 from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import FrameReader, encode_frame
+from fastkv.server import peer_link
 from fastkv.server.peer_link import PeerLinks
 from fastkv.wire.client import HelloReply, encode_hello_reply
 
@@ -75,7 +76,7 @@ class Events:
         return disk == DISK
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.queue.get(), 5)
+        return await asyncio.wait_for(self.queue.get(), 60)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -185,3 +186,62 @@ def test_whoever_answers_under_a_name_has_to_be_its_node() -> None:
         peer.server.close()
 
     run(scenario)
+
+
+class Pinged(Peer):
+    """A peer that answers pings while it is `awake`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awake = True
+        self.owed: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader(1 << 20)
+        self.writers.append(writer)
+        while data := await reader.read(65536):
+            for opcode, _, _, request_id, body in frames.feed(data):
+                if opcode == Opcode.HELLO:
+                    writer.write(encode_frame(opcode, FrameFlag.RESPONSE, Status.OK, request_id, self.reply))
+                elif opcode == Opcode.PING:
+                    self.heard.put_nowait((opcode, body))
+                    if self.awake:
+                        self.answer(writer)
+        writer.close()
+
+    @staticmethod
+    def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(encode_frame(Opcode.PING, FrameFlag.RESPONSE, Status.OK, 0, b""))
+
+
+def test_round_trips_are_measured_and_an_answer_that_is_due_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_link, "PING_INTERVAL_S", 0.01)
+
+    async def scenario() -> None:
+        peer, events = Pinged(), Events()
+        links = events.links(await peer.start())
+        assert links.round_trips_s == {}
+        links.start()
+        try:
+            assert await events.next() == "b linked"
+            for _ in range(2):      # the second ping leaves once the first has been answered
+                await asyncio.wait_for(peer.heard.get(), 30)
+            assert 0 < links.round_trips_s["b"] < 30
+            peer.awake = False
+            while not peer.heard.empty():
+                peer.heard.get_nowait()
+            await asyncio.wait_for(peer.heard.get(), 30)
+            await asyncio.sleep(0.1)        # silence
+            assert links.round_trips_s["b"] > 0.09
+            assert peer.heard.empty(), "nobody is asked again before the answer"
+            peer.awake = True
+            peer.answer(peer.writers[0])
+            await asyncio.wait_for(peer.heard.get(), 30)
+            peer.hang_up()
+            assert await events.next() == "b lost"
+            assert links.round_trips_s == {}, "no link, no figure"
+        finally:
+            await links.close()
+            peer.server.close()
+
+    uvloop.run(scenario())

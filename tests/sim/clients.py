@@ -14,9 +14,9 @@ from typing import NamedTuple, Protocol
 
 from fastkv._core.codes import OPEN_SESSION, SESSION_ENTRY_BYTES, Consistency, Kind, Opcode, Status
 from fastkv._core.entry import encode_command
+from fastkv.chaos.operations import FOREVER, UNSEEN, Operation
 from fastkv.wire.client import encode_get
 from tests.sim.events import Events
-from tests.sim.linearizability import FOREVER, UNSEEN, Operation
 from tests.sim.plan import Plan
 from tests.sim.truth import Violation
 
@@ -75,7 +75,7 @@ class Observations:
             self._enough()
 
 
-WRITES = frozenset({"put", "cas", "delete"})
+WRITES = frozenset({"put", "cas", "del"})
 SESSION_BODY = bytes([OPEN_SESSION]).ljust(SESSION_ENTRY_BYTES, b"\0")
 
 
@@ -163,7 +163,7 @@ class Client:
             opcode, body = Opcode.GET, encode_get(key, consistency)
         elif f == "stale":
             opcode, body = Opcode.GET, encode_get(key, Consistency.STALE_READ)
-        elif f == "delete":
+        elif f == "del":
             opcode, body = Opcode.DELETE, encode_command(Kind.ENTRY_DELETE, key, session=session)
         else:
             compare = operation.expected if f == "cas" else None
@@ -237,9 +237,9 @@ class Client:
                 self._revisions[key] = 0
                 self._answered(operation, self._events.now, None, 0)
         elif status == Status.OK:
-            self._revisions[key] = 0 if f == "delete" else revision
+            self._revisions[key] = 0 if f == "del" else revision
             self._answered(operation, self._events.now, True, revision)
-        elif f == "delete":
+        elif f == "del":
             self._expect(operation, status, Status.KEY_NOT_FOUND)
             self._revisions[key] = 0
             self._answered(operation, self._events.now, False, 0)

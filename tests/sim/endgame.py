@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastkv.chaos.linearizability import Verdict, check
 from fastkv.raft import LEADER
 from tests.reference.state_machine import State
-from tests.sim.linearizability import Verdict, check
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def check_stale_reads(world: World) -> None:
 
 def check_history(world: World) -> None:
     """The clients' history is linearizable."""
-    verdict, key = check(world.history)
-    if verdict is not Verdict.LINEARIZABLE:
-        raise Violation(f"the history of {key} is not linearizable ({verdict.value})", key=key)
+    result = check(world.history)
+    if result.verdict is Verdict.LINEARIZABLE:
+        return
+    if result.key is None:
+        raise Violation(f"revisions contradict each other: {result.contradiction}")
+    raise Violation(f"the history of {result.key} is not linearizable ({result.verdict.value})", key=result.key)

@@ -19,12 +19,12 @@ from typing import Any
 
 from fastkv._core.codes import Kind, Opcode, Status
 from fastkv._core.entry import DecodedCommand, decode_command, encode_command
+from fastkv.chaos.operations import FOREVER
 from fastkv.raft.messages import KIND_NAMES
 from fastkv.wire.peer import REJECT
 from tests.sim.clients import Client
 from tests.sim.endgame import check_history, check_stale_reads, check_states, converged
 from tests.sim.events import MS
-from tests.sim.linearizability import FOREVER
 from tests.sim.machine import Machine
 from tests.sim.network import FAIR, Network, Weather
 from tests.sim.plan import draw

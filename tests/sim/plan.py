@@ -131,7 +131,7 @@ def draw(seed: int) -> Plan:
         keys=rng.choice([3, 5, 8]),
         think_us=rng.choice([1, 3, 5]) * MS,
         operations=(
-            ("get", rng.choice([2, 5])), ("lease", 1), ("put", 5), ("cas", rng.choice([1, 3])), ("delete", 1),
+            ("get", rng.choice([2, 5])), ("lease", 1), ("put", 5), ("cas", rng.choice([1, 3])), ("del", 1),
             ("stale", 1),
         ),
         max_append_bytes=rng.choice([300, 4000, 8000, 8000]),

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from fastkv._core.append import parse_append
 from fastkv._core.codes import Opcode
+from fastkv.chaos.lines import window_lines
+from fastkv.chaos.window import smallest_window
 from fastkv.raft import messages
 from fastkv.wire.peer import RAFT_BODY, REJECT
 from tests.sim.events import MS
-from tests.sim.linearizability import FOREVER, MISSING, Operation
 from tests.sim.promises import FRAME_HEADER_BYTES
 from tests.sim.truth import Violation
-from tests.sim.window import smallest_window
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -27,7 +27,7 @@ def report(world: World, violation: Violation) -> str:
     """All of it, as text."""
     parts = [f"{violation}", f"plan: {world.plan}", "what happened:", *_last(world.journal, JOURNAL_LINES)]
     if violation.key:
-        parts += ["what clients saw that cannot be:", *window_lines(world, violation.key)]
+        parts += ["what clients saw that cannot be:", *history_lines(world, violation.key)]
     else:
         parts += ["the last messages:", *message_lines(world)]
     return "\n".join(parts)
@@ -74,26 +74,7 @@ def _describe_raft(body: bytes) -> str:
 # -- the history -------------------------------------------------------------------------------------------------------
 
 
-def window_lines(world: World, key: str) -> list[str]:
+def history_lines(world: World, key: str) -> list[str]:
     """The smallest part of a key's history that cannot be."""
     window = smallest_window(op for op in world.history if op.key == key)
-    known = [f"{state.value!r} (revision {state.revision})" for state in window.starts if state != MISSING]
-    before = f"  before: missing, or {' or '.join(known)}" if known else "  before: the key is missing"
-    return [before, *(operation_line(op) for op in window.operations)]
-
-
-def operation_line(op: Operation) -> str:
-    """One operation, in words."""
-    asked = {
-        "get": "get",
-        "put": f"put {op.argument!r}",
-        "cas": f"cas {op.argument!r} if at {op.expected}",
-        "delete": "delete",
-    }[op.f]
-    span = f"{op.called / MS:>11.3f} .. {'' if op.returned == FOREVER else f'{op.returned / MS:.3f}':>11} ms"
-    if op.returned == FOREVER:
-        return f"{span}  {op.client}: {asked} -> unknown"
-    if op.f == "get":
-        return f"{span}  {op.client}: {asked} -> {op.outcome!r} (revision {op.revision})"
-    outcome = "done" if op.outcome else "refused"
-    return f"{span}  {op.client}: {asked} -> {outcome} (revision {op.revision})"
+    return [f"  {line}" for line in window_lines(window, per_ms=MS)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.sim.linearizability import FOREVER
+from fastkv.chaos.operations import FOREVER
+from fastkv.chaos.window import smallest_window
 from tests.sim.truth import Violation
-from tests.sim.window import smallest_window
 from tests.sim.world import World
 
 TRIES = 80

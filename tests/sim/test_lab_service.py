@@ -23,9 +23,9 @@ import pytest
 
 from fastkv._core.codes import Kind, Status
 from fastkv._core.entry import decode_command
+from fastkv.chaos.operations import FOREVER
 from tests.reference.state_machine import State
 from tests.sim.lab import LOG_LIMIT_BYTES, ORDERLY, SNAPSHOT_BYTES, SNAPSHOTS, UNRELIABLE, Lab
-from tests.sim.linearizability import FOREVER
 from tests.sim.network import FAIR
 
 SEEDS = range(3)

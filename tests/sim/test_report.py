@@ -5,30 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.bugs import BUGS
-from tests.sim.linearizability import FOREVER, Operation
 from tests.sim.report import report
 from tests.sim.shrink import run, shrink
-from tests.sim.window import smallest_window
-
-
-def operation(f: str, called: int, returned: int, **more: object) -> Operation:
-    return Operation(f"c{called}", "k", f, called, returned, **more)  # type: ignore[arg-type]
-
-
-def test_the_window_is_the_part_that_cannot_be() -> None:
-    puts = [operation("put", 10 * i, 10 * i + 5, argument=f"v{i}", outcome=True, revision=i + 1) for i in range(40)]
-    stale = operation("get", 251, 253, outcome="v20", revision=21)
-    window = smallest_window([*puts, stale])
-    assert stale in window.operations
-    assert len(window.operations) < 8
-
-
-def test_a_write_of_unknown_outcome_that_is_seen_and_gone_again_is_in_the_window() -> None:
-    lost = operation("put", 0, FOREVER, argument="a")
-    seen = operation("get", 5, 6, outcome="a", revision=3)
-    gone = operation("get", 7, 8, outcome=None, revision=0)
-    later = operation("get", 20, 21, outcome=None, revision=0)
-    assert smallest_window([lost, seen, gone, later]).operations == [lost, seen, gone]
 
 
 @pytest.mark.parametrize(

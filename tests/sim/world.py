@@ -15,12 +15,12 @@ from collections import deque
 from itertools import count
 from pathlib import Path
 
+from fastkv.chaos.operations import Operation
 from fastkv.raft import Member, Membership
 from tests.sim.clients import Client, Observations
 from tests.sim.endgame import check_history, check_stale_reads, check_states, converged
 from tests.sim.events import MS, Events
 from tests.sim.faults import Faults
-from tests.sim.linearizability import Operation
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.operator import Operator

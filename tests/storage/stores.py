@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_store import LmdbStore
 
@@ -48,13 +50,16 @@ class Opened:
         self.store.close()
 
     def start(self, changes: Items, meta: StoreMeta) -> list[BaseException | None]:
-        """Begin a checkpoint; the list gets its outcome."""
+        """Begin a checkpoint, which says the truth of keys and content; the list gets its outcome."""
         outcome: list[BaseException | None] = []
+        state = {**self.contents(), **changes}
+        whole = {key: record for key, record in state.items() if record is not None}
+        meta = replace(meta, key_count=len(whole), state_hash=hash_of(whole.items()))
         self.store.checkpoint(Changes(lambda: sorted(changes.items())), meta, outcome.append)
         return outcome
 
     def run_one(self) -> None:
-        callback, arguments = self.posted.get(timeout=20)
+        callback, arguments = self.posted.get(timeout=60)
         callback(*arguments)
 
     def checkpoint(self, changes: Items, meta: StoreMeta) -> BaseException | None:
@@ -95,3 +100,9 @@ def state_at(applied_index: int) -> dict[bytes, bytes]:
             else:
                 state[key] = record
     return state
+
+
+def meta_at(applied_index: int) -> StoreMeta:
+    """What checkpoint `applied_index` says of itself."""
+    state = state_at(applied_index)
+    return StoreMeta(applied_index, 1, applied_index, len(state), hash_of(state.items()))

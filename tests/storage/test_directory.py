@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastkv.errors import DirectoryInUse, StorageError, WrongDirectory
-from fastkv.storage.directory import DataDirectory
+from fastkv.storage.directory import DataDirectory, read_identity
 
 
 def take(path: Path, cluster: str = "c", node_id: str = "node-1") -> DataDirectory:
@@ -23,7 +23,9 @@ def test_a_new_directory_is_made_with_all_above_it(tmp_path: Path) -> None:
         assert directory.wal_path == tmp_path / "a" / "b" / "wal"
         assert directory.wal_path.is_dir()
         assert directory.store_path.is_dir()
-        assert json.loads((tmp_path / "a" / "b" / "identity.json").read_text()) == {
+        said = json.loads((tmp_path / "a" / "b" / "identity.json").read_text())
+        assert len(said.pop("checksum")) == 16
+        assert said == {
             "format": 1,
             "cluster": "c",
             "node_id": "node-1",
@@ -137,3 +139,27 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path, disk: str) -> None:
     (tmp_path / "identity.json").write_text(f'{{"format": 1, "cluster": "c", "node_id": "n", "disk": {disk}}}\n')
     with pytest.raises(StorageError, match="disk"):
         DataDirectory.open(tmp_path, cluster="c", node_id="n")
+
+
+def test_another_number_than_was_written_is_not_believed(tmp_path: Path) -> None:
+    """Another disk is another node: a flipped bit must not make it one."""
+    take(tmp_path).close()
+    path = tmp_path / "identity.json"
+    stored = path.read_bytes()
+    for at in range(len(stored)):
+        path.write_bytes(stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
+        try:
+            found = read_identity(path)
+        except StorageError:
+            continue
+        assert found["format"] != 1, "another version's is not ours to judge, and is refused for its format"
+
+
+def test_an_identity_without_a_checksum_is_one_of_an_older_version(tmp_path: Path) -> None:
+    take(tmp_path).close()
+    path = tmp_path / "identity.json"
+    said = json.loads(path.read_text())
+    del said["checksum"]
+    path.write_text(json.dumps(said))
+    with take(tmp_path) as directory:
+        assert directory.disk == said["disk"]

@@ -11,16 +11,19 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Image, ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage import lmdb_image
 from fastkv.storage.lmdb_image import pending_install
 from tests.storage.stores import Opened
 
-META = StoreMeta(700, 3, 90, 80, 0xFEED, b"members")
-
 
 def numbered(count: int, version: int = 0) -> dict[bytes, bytes | None]:
     return {b"key %06d" % number: b"%d of %d" % (version, number) * 9 for number in range(count)}
+
+
+
+META = StoreMeta(700, 3, 90, 400, hash_of(numbered(400).items()), b"members")
 
 
 def image_of(opened: Opened) -> Image:
@@ -158,7 +161,7 @@ def test_bytes_that_are_no_store_are_refused(tmp_path: Path, sent: tuple[ImageIn
         sent[0], nbytes=len(content), checksum=lmdb_image.xxh3_64(content).intdigest()
     )
     with receiver(tmp_path) as opened:
-        assert "is no store" in str(finish(opened, info, content))
+        assert "is damaged: at byte 0 there is no meta page" in str(finish(opened, info, content))
 
 
 def test_it_goes_on_after_a_break_and_after_a_restart(tmp_path: Path, sent: tuple[ImageInfo, bytes]) -> None:
@@ -188,7 +191,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-LAST_STEP_BEFORE_THE_RENAME = 6
+LAST_STEP_BEFORE_THE_RENAME = 5
 
 
 @pytest.mark.parametrize("step", range(1, 15))
@@ -270,3 +273,13 @@ def test_an_image_that_the_log_has_overtaken_is_not_installed(tmp_path: Path, se
     with receiver(tmp_path) as opened:
         assert opened.store.meta.applied_index == 900
     assert sorted(path.name for path in (tmp_path / "receiver").iterdir()) == ["store"]
+
+
+def test_what_is_left_of_a_snapshot_that_was_half_removed_stops_nobody(tmp_path: Path) -> None:
+    """By versions that removed it under its own name."""
+    with receiver(tmp_path):
+        pass
+    (tmp_path / "receiver" / "store.ready").mkdir()
+    with receiver(tmp_path) as opened:
+        assert opened.contents() == {b"old": b"value"}
+    assert not (tmp_path / "receiver" / "store.ready").exists()

@@ -16,7 +16,8 @@ import lmdb
 import pytest
 
 from fastkv.kv.store import Changes, StoreFull, StoreMeta
-from fastkv.storage.lmdb_store import is_no_space
+from fastkv.storage.lmdb_errors import is_no_space
+from fastkv.storage.sync import SyncFailed
 from tests.storage.stores import Items, Opened, state_at
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +27,8 @@ WRITER = """
 import queue, sys, pathlib
 from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_store import LmdbStore
-from tests.storage.stores import changes_of
+from fastkv.storage.sync import SyncFailed
+from tests.storage.stores import changes_of, meta_at
 
 posted = queue.SimpleQueue()
 store = LmdbStore(pathlib.Path(sys.argv[1]), cluster="c", node_id="node-1", map_bytes=1 << 26,
@@ -37,7 +39,7 @@ index = store.meta.applied_index
 while True:
     index += 1
     answers = []
-    store.checkpoint(Changes(lambda: changes_of(index).items()), StoreMeta(index, 1, index, 0), answers.append)
+    store.checkpoint(Changes(lambda: changes_of(index).items()), meta_at(index), answers.append)
     call = posted.get()
     call[0](*call[1:])
     assert answers == [None], answers
@@ -120,6 +122,7 @@ def test_an_input_output_error_is_not_taken_for_a_full_disk(tmp_path: Path) -> N
 LIMITED = """
 import pathlib, resource, sys
 from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.storage.sync import SyncFailed
 from tests.storage.stores import Opened
 
 with Opened(pathlib.Path(sys.argv[1])) as opened:
@@ -155,6 +158,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
 CRAMPED = """
 import pathlib, resource, sys
 from fastkv.kv.store import StoreFull, StoreMeta
+from fastkv.storage.sync import SyncFailed
 from tests.storage.stores import Opened
 
 with Opened(pathlib.Path(sys.argv[1]), map_bytes=1 << 24) as opened:
@@ -227,6 +231,7 @@ def test_a_full_disk_is_reported_and_passes(small_disk: Path) -> None:
         (lmdb.Error("mdb_txn_commit: File too large"), True),
         (lmdb.Error("mdb_txn_commit: Disk quota exceeded"), True),
         (OSError(28, "No space left on device"), True),
+        (SyncFailed(28, "No space left on device"), False),
         (OSError(5, "Input/output error"), False),
         (lmdb.Error("mdb_txn_commit: Input/output error"), False),
         (lmdb.CorruptedError("mdb_get: MDB_CORRUPTED"), False),

@@ -10,6 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from fastkv._core.state_hash import hash_of
 from fastkv.errors import StorageError, WrongDirectory
 from fastkv.kv.store import Changes, StoreFull, StoreMeta
 from fastkv.storage import lmdb_store
@@ -42,7 +43,8 @@ def test_a_new_store_is_empty(opened: Opened) -> None:
 
 
 def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
-    meta = StoreMeta(applied_index=9, applied_term=3, revision=7, key_count=2)
+    state_hash = hash_of([(b"a", b"1"), (b"b", b"2")])
+    meta = StoreMeta(applied_index=9, applied_term=3, revision=7, key_count=2, state_hash=state_hash)
     with Opened(tmp_path) as opened:
         assert opened.checkpoint({b"a": b"1", b"b": b"2"}, meta) is None
         assert (opened.store.meta, opened.store.get(b"a")) == (meta, b"1")
@@ -89,7 +91,7 @@ def test_another_nodes_store_is_refused(tmp_path: Path, cluster: str, node_id: s
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     Opened(tmp_path).store.close()
     raw(tmp_path, lambda transaction, _: transaction.put(META_KEY, struct.pack("<IIQQQQ", 1, 0, 1, 1, 1, 1)))
-    with pytest.raises(StorageError, match=r"has format 1; this version of fastkv reads format 2"):
+    with pytest.raises(StorageError, match=r"has format 1; this version of fastkv reads format 3"):
         Opened(tmp_path)
 
 
@@ -110,7 +112,7 @@ def test_a_store_that_does_not_say_how_far_it_goes_is_refused(tmp_path: Path) ->
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(bytes(range(256)) * 64)
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="at byte 0 there is no meta page"):
         Opened(tmp_path)
 
 
@@ -157,7 +159,7 @@ def test_a_view_is_pinned_over_checkpoints(opened: Opened) -> None:
 def test_reading_shows_the_last_checkpoint_until_the_next_is_announced(opened: Opened) -> None:
     opened.write({b"a": b"1"}, 1)
     outcome = opened.start({b"a": b"2"}, StoreMeta(2))
-    callback, arguments = opened.posted.get(timeout=20)  # it is durable; the loop has not been told
+    callback, arguments = opened.posted.get(timeout=60)  # it is durable; the loop has not been told
     assert (opened.store.get(b"a"), opened.store.meta.applied_index, outcome) == (b"1", 1, [])
     callback(*arguments)
     assert (opened.store.get(b"a"), opened.store.meta.applied_index, outcome) == (b"2", 2, [None])

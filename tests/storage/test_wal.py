@@ -212,7 +212,7 @@ def test_another_nodes_log(tmp_path: Path, cluster: str, node: str) -> None:
 
 
 def test_an_unknown_version(tmp_path: Path) -> None:
-    header = bytearray(encode_segment_header(1, 0, log_identity(CLUSTER, NODE), 0))
+    header = bytearray(encode_segment_header(1, 0, log_identity(CLUSTER, NODE), 0, SMALL_BYTES))
     header[8] = 2
     header[56:] = xxh3_64_intdigest(bytes(header[:56])).to_bytes(8, "little")
     (tmp_path / f"{1:016x}.wal").write_bytes(bytes(header) + bytes(SMALL_BYTES - 64))

@@ -79,6 +79,51 @@ def test_damage_in_an_older_segment(three: Path, tmp_path: Path, at: int) -> Non
         found(path)
 
 
+def test_a_file_that_was_cut_is_damage_at_every_byte(one: Path, tmp_path: Path) -> None:
+    """A segment has its full size from the moment that its name exists: a shorter one is no torn write."""
+    path = copied(one, tmp_path / "wal")
+    data = segment(one, 1).read_bytes()
+    for at in range(len(data)):
+        segment(path, 1).write_bytes(data[:at])
+        with pytest.raises(DamagedLog, match=f"is damaged at byte {at}: it has {at} bytes"):
+            found(path)
+
+
+@pytest.mark.parametrize("nbytes", [8192, 3 * 4096 - 1, 5000, 12289])
+def test_a_large_segment_that_was_cut_or_has_grown(tmp_path: Path, nbytes: int) -> None:
+    with opened(tmp_path, segment_bytes=3 * 4096) as wal:
+        write(wal, run(1, 1, b"only"))
+    with segment(tmp_path, 1).open("r+b") as file:
+        file.truncate(nbytes)
+    with pytest.raises(DamagedLog, match=f"it has {nbytes} bytes of its 12288"):
+        found(tmp_path)
+
+
+def test_a_log_that_was_closed_and_has_lost_its_end(tmp_path: Path) -> None:
+    """Zeros from any record on leave nothing behind that could say so, but for the seal in its file."""
+    with opened(tmp_path / "wal") as wal:
+        for index in range(1, 6):
+            write(wal, run(index, 1, b"entry %d" % index))
+    path = tmp_path / "wal"
+    data = segment(path, 1).read_bytes()
+    for start, _, _ in records(segment(path, 1))[1:]:
+        segment(path, 1).write_bytes(data[:start] + bytes(len(data) - start))
+        with pytest.raises(DamagedLog, match=rf"at byte {start}: the log went on to byte .* when it was closed"):
+            found(path)
+    for file in path.glob("*.wal"):
+        file.unlink()
+    with pytest.raises(DamagedLog, match=r"the segments of the log in .* are gone"), opened(path):
+        pass
+
+
+@pytest.mark.parametrize("stored", [b"", b"x", bytes(32), b"fkvseal1" + bytes(range(24)), bytes(33)], ids=repr)
+def test_a_seal_that_cannot_be_read_says_nothing(tmp_path: Path, stored: bytes) -> None:
+    with opened(tmp_path) as wal:
+        write(wal, run(1, 1, b"only"))
+    (tmp_path / "sealed").write_bytes(stored)
+    assert indexes(tmp_path) == [1]
+
+
 def test_a_missing_segment(three: Path, tmp_path: Path) -> None:
     path = copied(three, tmp_path / "wal")
     segment(path, 2).unlink()

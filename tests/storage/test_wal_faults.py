@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -283,6 +284,30 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path, monkeypatch: pytest.
     with opened(small_disk / "wal", segment_bytes=segment_bytes) as wal:
         assert wal.recovered.last_index == last
         assert wal.recovered.hard_state.term == 10
+
+
+def test_more_votes_than_a_full_disk_has_room_for_wait_for_it(small_disk: Path) -> None:
+    """The log goes on in a segment that has no room of its own: nothing fails, and nothing is durable too early."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(64 * 1024))
+    with opened(small_disk / "wal", segment_bytes=64 * 1024) as wal:
+        while wal.has_room(1000):
+            write(wal, run(wal.last_index + 1, 1, bytes(1000)))
+        with (small_disk / "rest").open("ab", buffering=0) as rest, contextlib.suppress(OSError):
+            while rest.write(bytes(4096)):
+                pass
+        term, ticket = 1, wal.durable_ticket
+        while not wal._writer.full:         # bounded by the test's timeout
+            if wal.durable_ticket == ticket:
+                term += 1
+                ticket = wal.append(HardState(term, NODE, 0), [])
+        assert wal.durable_ticket < ticket
+        assert not wal.has_room(0)
+        ballast.unlink()
+        assert wal.wait(ticket, 30)
+        assert not wal._writer.full
+    with opened(small_disk / "wal", segment_bytes=64 * 1024) as wal:
+        assert wal.recovered.hard_state.term == term
 
 
 def test_compaction_makes_room_on_a_full_disk(small_disk: Path) -> None:

@@ -69,7 +69,7 @@ def _online(endpoints: str, timeout_s: float, first: int, limit: int) -> list[di
 
 
 def _offline(directory: Path, first: int, limit: int) -> list[dict[str, Any]]:
-    from fastkv.server.offline import read_log
+    from fastkv.server.log_files import read_log
 
     return [read_log(directory, first, limit)]
 

@@ -45,17 +45,12 @@ def status(endpoints: str, timeout_s: float, every_s: float | None, as_json: boo
 
 
 def view_of(endpoints: str, timeout_s: float) -> dict[str, Any]:
-    """Every endpoint's word about itself, and together who leads: the leader of the highest term."""
-    from fastkv.cli.endpoints import ask_status
+    """Every endpoint's word about itself, and together who leads."""
+    from fastkv.cli.endpoints import ask_status, leader_among
 
     answers = ask_status(endpoints, timeout_s)
     nodes = [_node(endpoint, answer) for endpoint, answer in answers.items()]
-    leaders = [node for node in nodes if node["state"] == "Leader"]
-    leader = max(leaders, key=lambda node: int(node["term"]))["id"] if leaders else None
-    if leader is None:      # it may be none of the endpoints
-        known = [answer["leader"] for answer in answers.values() if not isinstance(answer, FastKVError)]
-        leader = next((each["id"] for each in known if each), None)
-    return {"leader": leader, "nodes": nodes}
+    return {"leader": leader_among(answers.values()), "nodes": nodes}
 
 
 def _node(endpoint: str, answer: dict[str, Any] | FastKVError) -> dict[str, Any]:
@@ -63,12 +58,14 @@ def _node(endpoint: str, answer: dict[str, Any] | FastKVError) -> dict[str, Any]
         nothing = dict.fromkeys(("term", "commit_index", "applied_index", "revision", "keys", "log_bytes"))
         unreachable = {"id": None, "address": endpoint, "state": "Unreachable", **nothing}
         return {**unreachable, "health": "unreachable", "problems": [str(answer)]}
-    own, health = answer["nodes"].get(answer["local_node_id"]), answer["health"]
+    from fastkv.cli.endpoints import own_state
+
+    health = answer["health"]
     failed = [name for name, passed in health["checks"].items() if not passed]
     return {
         "id": answer["local_node_id"],
         "address": endpoint,
-        "state": own["state"] if own else "Removed",
+        "state": own_state(answer)[0],
         "term": health["term"],
         **{name: health[name] for name in ("commit_index", "applied_index", "revision", "keys", "log_bytes")},
         "health": health["status"],

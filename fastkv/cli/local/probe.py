@@ -44,8 +44,8 @@ def leader_of(statuses: Iterable[Status | None]) -> str | None:
     """Who leads: the node that says so of itself; of two, the one of the later term."""
     claims = []
     for status in statuses:
-        if status and status.get("is_leader"):
-            own = status["local_node_id"]
+        own = status["local_node_id"] if status and status.get("is_leader") else None
+        if status and own in status["nodes"]:       # a leader that was removed is not among them any more
             claims.append((status["nodes"][own]["term"], own))
     return str(max(claims)[1]) if claims else None
 

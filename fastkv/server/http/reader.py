@@ -43,6 +43,8 @@ _KNOWN_HEADERS = frozenset(
         b"idempotency-key",
         b"if-match",
         b"if-none-match",
+        b"traceparent",
+        b"tracestate",
         b"transfer-encoding",
         b"upgrade",
     }

@@ -93,6 +93,8 @@ class Request:
         reads like a plain failure may say otherwise.
         """
         log.exception("a %s request failed", self.op)
+        if self.protocol.server.tracing is not None:
+            self.protocol.server.tracing.end(self, "INTERNAL_ERROR")
         if self.method in (b"GET", b"HEAD") and not self.finished and not self.streaming:
             self.keep_alive = False
             self.fail(HttpError(500, "INTERNAL_ERROR", "a fault of this server; its log says more"))
@@ -139,7 +141,10 @@ class Request:
         assert not self.finished, "a request was answered twice"
         self.output += data
         self.finished = True
-        self.protocol.server.requests.observe(self.op, code, time.perf_counter() - self.started)
+        server = self.protocol.server
+        server.requests.observe(self.op, code, time.perf_counter() - self.started)
+        if server.tracing is not None:
+            server.tracing.end(self, code)
         self.protocol.answered(self)
 
     # -- streams -----------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ MEMBER = _route(
 )
 ROUTES: dict[bytes, Route] = {
     b"/": _route(GET=("root", cluster.root)),
-    b"/kv": _route(GET=("list", listing.list_keys)),
+    b"/kv": _route(GET=("scan", listing.list_keys)),
     b"/cluster/status": _route(GET=("cluster_status", cluster.status)),
     b"/cluster/leader": _route(GET=("cluster_leader", cluster.leader), POST=("transfer", members.transfer)),
     b"/cluster/members": _route(GET=("members", members.members), POST=("member_add", members.add)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from fastkv.config import Limits
 from fastkv.server.http.context import Context
@@ -15,6 +16,9 @@ from fastkv.server.http.responses import JSON, RETRY_AFTER, HttpError, head
 from fastkv.server.http.routes import handle
 from fastkv.server.metrics import RequestMetrics
 from fastkv.server.service import Service
+
+if TYPE_CHECKING:
+    from fastkv.server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +45,12 @@ class HttpServer:
         limits: Limits,
         *,
         requests: RequestMetrics | None = None,
+        tracing: Tracing | None = None,
         time_limits_s: dict[State, float] | None = None,
     ) -> None:
         self.limits = limits
         self.requests = requests or RequestMetrics()
+        self.tracing = tracing
         self.connections: set[HttpProtocol] = set()
         self.body_budget = Budget(BODIES_LIMIT_BYTES)
         self.now = 0.0
@@ -118,6 +124,8 @@ class HttpServer:
 
     def handle(self, request: Request) -> None:
         """Have a request answered."""
+        if self.tracing is not None:
+            self.tracing.begin(request)
         handle(self._context, request)
 
     # -- time --------------------------------------------------------------------------------------------------------

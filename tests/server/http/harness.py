@@ -163,9 +163,14 @@ class FakeService:
             "term": 3,
             "commit_index": 9,
             "applied_index": 8,
+            "state_hash": "00000000000000a1",
             "keys": len(self.data),
             "log_bytes": 1 << 20,
         }
+
+    def log(self, first: int, limit: int) -> dict[str, Any]:
+        entry = {"index": first or 9, "term": 3, "kind": "put", "bytes": 12, "key": "a", "value_bytes": 3}
+        return {"node": "node-1", "term": 3, "first_index": 1, "last_index": 9, "entries": [entry] * limit}
 
     def metrics(self) -> bytes:
         return b"# TYPE fastkv_keys gauge\nfastkv_keys 1.0\n"
@@ -201,7 +206,7 @@ class Face:
         self.port = self.server.port
 
     def wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout=60)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop's thread."""
@@ -219,22 +224,22 @@ class Face:
             while not condition():  # noqa: ASYNC110 -- what is waited for is any state at all, without an event
                 await asyncio.sleep(0.001)
 
-        self.wait(asyncio.wait_for(watch(), 8))
+        self.wait(asyncio.wait_for(watch(), 50))
 
     def close(self) -> None:
         self.wait(self.server.close(grace_s=0.1))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
         self.loop.close()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def request(
         self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

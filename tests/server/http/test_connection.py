@@ -112,7 +112,7 @@ def test_a_client_that_does_not_read_is_not_read(make_face: MakeFace) -> None:
 
 def test_a_connection_is_kept(make_face: MakeFace) -> None:
     face = make_face()
-    connection = http.client.HTTPConnection("127.0.0.1", face.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", face.port, timeout=60)
     for number in range(20):
         connection.request("PUT", "/kv/a", b"v")
         response = connection.getresponse()

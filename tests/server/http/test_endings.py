@@ -45,7 +45,7 @@ def test_a_request_that_trickles_is_answered_408(make_face: MakeFace, quick: dic
         connection.settimeout(0.01)
         top = b""
         while b"\r\n\r\n" not in top:
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 50
             try:
                 top += connection.recv(65536)
             except TimeoutError:

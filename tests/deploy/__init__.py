@@ -1,0 +1,1 @@
+"""Tests of what a cluster is deployed with."""
