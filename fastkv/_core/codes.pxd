@@ -17,7 +17,7 @@ cpdef enum Opcode:
     WATCH = 0x17
     LEASE = 0x18
     SESSION = 0x19
-    LOG = 0x1A             # place reserved
+    LOG = 0x1A             # a page of the log, to be looked at
     ADMIN = 0x1B           # members and leadership; a peer forwards it with the same opcode
     # what a peer may say
     RAFT = 0x40

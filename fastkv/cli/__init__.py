@@ -2,6 +2,7 @@
 
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
+* `inspect/`: what is in each node: health, data, log
 * `check`: check and repair the data directory of a stopped node
 * `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
 * `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
@@ -29,6 +30,7 @@ COMMANDS = {
     "put": "fastkv.cli.kv:put",
     "del": "fastkv.cli.kv:delete",
     "scan": "fastkv.cli.kv:scan",
+    "inspect": "fastkv.cli.inspect:inspect",
     "bench": "fastkv.cli.bench:bench",
     "chaos": "fastkv.cli.chaos:chaos",
     "version": "fastkv.cli.version:version",

@@ -22,6 +22,7 @@ from fastkv.cli.options import (
     timeout_option,
 )
 from fastkv.cli.output import Exit, fail, reported, say_json
+from fastkv.errors import FastKVError
 
 DEFAULT_DATA_DIR = str(DEFAULT_CLUSTER["cluster"]["data_dir"])
 
@@ -174,22 +175,18 @@ def status(endpoints: str, data_dir: Path | None, timeout_s: float, as_json: boo
 def _ask(endpoints: str, timeout_s: float) -> dict[str, Any]:
     """Every endpoint's answer about itself, and together who leads."""
     # Here and not above: neither `up` nor `stop` needs a client.
-    from fastkv.cli.endpoints import ask_each
+    from fastkv.cli.endpoints import ask_status, leader_among, own_state
 
-    answers = ask_each(endpoints, timeout_s)
+    answers = ask_status(endpoints, timeout_s)
     nodes: dict[str, dict[str, Any]] = {}
     for endpoint, answer in answers.items():
-        if isinstance(answer, str):
-            nodes[endpoint] = {"id": None, "address": endpoint, "state": "Unreachable", "term": None, "error": answer}
+        if isinstance(answer, FastKVError):
+            unreachable = {"id": None, "address": endpoint, "state": "Unreachable", "term": None}
+            nodes[endpoint] = {**unreachable, "error": str(answer)}
         else:
-            # It knows no members while it waits to be added, and is none of them any more once it is removed.
-            own = answer["nodes"].get(answer["local_node_id"], {"state": "Not a member", "term": 0})
-            name = answer["local_node_id"]
-            nodes[endpoint] = {"id": name, "address": endpoint, "state": own["state"], "term": own["term"]}
-    leaders = [node for node in nodes.values() if node["state"] == "Leader"]
-    known = [a["leader"] for a in answers.values() if not isinstance(a, str) and a["leader"]]
-    leader = max(leaders, key=lambda node: int(node["term"]))["id"] if leaders else known[0]["id"] if known else None
-    return {"leader": leader, "nodes": list(nodes.values())}
+            state, term = own_state(answer)
+            nodes[endpoint] = {"id": answer["local_node_id"], "address": endpoint, "state": state, "term": term}
+    return {"leader": leader_among(answers.values()), "nodes": list(nodes.values())}
 
 
 def _show(view: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from fastkv.client.scan import Scan, scan_request
 from fastkv.client.session import Sessions
 from fastkv.client.settings import Settings
 from fastkv.errors import ProtocolError, error_for
-from fastkv.wire.client import encode_get
+from fastkv.wire.client import LOG_ENTRIES, MAX_LOG_ENTRIES, encode_get, encode_log_request
 
 
 class AsyncClient:
@@ -204,14 +204,30 @@ class AsyncClient:
         return answer
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109
-        """The cluster as the connected node sees it: what `GET /cluster/status` says, and `leader`."""
-        reply = await self._cluster.request(Opcode.STATUS, b"", writes=False, timeout_s=timeout)
+        """The cluster as the connected node sees it: `GET /cluster/status`, `leader`, and the node's own `health`."""
+        return await self._described(Opcode.STATUS, b"", timeout)
+
+    async def log(
+        self, first: int = 0, limit: int = LOG_ENTRIES, *, timeout: float | None = None  # noqa: ASYNC109
+    ) -> dict[str, Any]:
+        """Entries of the connected node's log, for a person to read: what `GET /cluster/log` answers.
+
+        At most `limit` from index `first` on, the newest where that is 0. With `follow_leader=False` it is the log of
+        the node that was asked for.
+        """
+        if not 0 <= first < 1 << 64 or not 1 <= limit <= MAX_LOG_ENTRIES:
+            raise ValueError(f"first is an index, and limit 1 to {MAX_LOG_ENTRIES}, not {first} and {limit}")
+        return await self._described(Opcode.LOG, encode_log_request(first, limit), timeout)
+
+    async def _described(self, opcode: int, body: bytes, timeout_s: float | None) -> dict[str, Any]:
+        """An answer that is a JSON object."""
+        reply = await self._cluster.request(opcode, body, writes=False, timeout_s=timeout_s)
         if reply.status != Status.OK:
             raise answer_error(reply)
         try:
-            status = json.loads(reply.body)
+            answer = json.loads(reply.body)
         except ValueError as error:
-            raise ProtocolError(f"the server's status cannot be read: {error}") from None
-        if not isinstance(status, dict):
-            raise ProtocolError("the server's status is no JSON object")
-        return status
+            raise ProtocolError(f"the server's answer cannot be read: {error}") from None
+        if not isinstance(answer, dict):
+            raise ProtocolError("the server's answer is no JSON object")
+        return answer

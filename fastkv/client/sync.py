@@ -23,6 +23,7 @@ from fastkv.client.aio import AsyncClient
 from fastkv.client.faults import ClientClosed
 from fastkv.client.results import ConsistencyName, Item, Text
 from fastkv.client.scan import Scan
+from fastkv.wire.client import LOG_ENTRIES
 
 T = TypeVar("T")
 
@@ -169,6 +170,10 @@ class Client:
     def admin(self, request: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Ask for other members or another leader. See `AsyncClient.admin`."""
         return self._thread.call(lambda: self._client.admin(request, timeout=timeout))
+
+    def log(self, first: int = 0, limit: int = LOG_ENTRIES, *, timeout: float | None = None) -> dict[str, Any]:
+        """Entries of the connected node's log, for a person to read. See `AsyncClient.log`."""
+        return self._thread.call(lambda: self._client.log(first, limit, timeout=timeout))
 
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The cluster as the connected node sees it. See `AsyncClient.status`."""

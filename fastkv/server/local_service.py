@@ -12,6 +12,7 @@ from fastkv._core.replies import CallbackSink, text_for
 from fastkv.config import NodeConfig
 from fastkv.errors import CursorExpired
 from fastkv.node import Node, PeerStatus
+from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
 from fastkv.raft import CANDIDATE, FOLLOWER, LEADER, LEARNER, PRE_CANDIDATE
 from fastkv.server.service import Deliver
 from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
@@ -132,9 +133,13 @@ class LocalService:
         }
 
     def status_with_leader(self) -> dict[str, Any]:
-        """What the STATUS request answers: the cluster's status and where the leader is."""
+        """What the STATUS request answers: the cluster's status, where the leader is, and this node's health."""
         leader, address = self.leader()
-        return {**self.cluster_status(), "leader": {"id": leader, "address": address} if leader else None}
+        return {
+            **self.cluster_status(),
+            "leader": {"id": leader, "address": address} if leader else None,
+            "health": self.health(),
+        }
 
     def _checks(self) -> dict[str, bool]:
         node = self._node
@@ -164,6 +169,21 @@ class LocalService:
             "log_bytes": node.log.bytes_on_disk,
             "problems": [text for text in (node.alarm, node.refusal, *node.doubts, node.fetch_problem) if text],
             "snapshot": node.fetch_progress,
+        }
+
+    def log(self, first: int, limit: int) -> dict[str, Any]:
+        """A page of this node's log; see `service.Service.log`."""
+        raft = self._node.raft
+        first = first_of_page(first, limit, raft.log.base_index, raft.log.last_index)
+        return {
+            "node": self.config.node_id,
+            "term": raft.term,
+            "first_index": raft.log.base_index + 1,
+            "last_index": raft.log.last_index,
+            "durable_index": raft.log.durable_index,
+            "commit_index": raft.commit_index,
+            "applied_index": raft.applied_index,
+            "entries": described(raft.log.slice(first, PAGE_BYTES, limit)),
         }
 
     def metrics(self) -> bytes:

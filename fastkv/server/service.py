@@ -81,5 +81,12 @@ class Service(Protocol):
         hexadecimal digits: of the state after entry applied_index), keys, log_bytes.
         """
 
+    def log(self, first: int, limit: int) -> dict[str, Any]:
+        """At most `limit` entries of this node's own log from index `first` on, the newest where that is 0.
+
+        For a person: the log's `first_index`, `last_index`, `durable_index`, `commit_index`, `applied_index`, the
+        node's `term`, and `entries`, as `fastkv.node.log_page` describes them; fewer than `limit` where they are large.
+        """
+
     def metrics(self) -> bytes:
         """Every metric of the node in Prometheus' text format 0.0.4."""

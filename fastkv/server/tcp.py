@@ -24,6 +24,7 @@ from fastkv.wire.client import (
     PROTOCOL_VERSION,
     HelloReply,
     decode_hello,
+    decode_log_request,
     encode_hello_reply,
 )
 
@@ -189,6 +190,8 @@ class RawServer:
             self._service.scan(body, deliver)
         elif opcode == Opcode.ADMIN:
             self._admin(connection, request_id, body)
+        elif opcode == Opcode.LOG:
+            self._log(connection, request_id, body)
         elif opcode == Opcode.STATUS:
             self._reply(connection, request_id, opcode, Status.OK, orjson.dumps(self._service.status_with_leader()))
         else:
@@ -208,6 +211,15 @@ class RawServer:
             self._service.admin(asked, deliver)
         else:
             deliver(Status.INVALID_REQUEST, {"error": "an ADMIN body is a JSON object"})
+
+    def _log(self, connection: Connection, request_id: int, body: bytes) -> None:
+        try:
+            first, limit = decode_log_request(body)
+        except ValueError as error:
+            self._reply(connection, request_id, Opcode.LOG, Status.INVALID_REQUEST, str(error).encode())
+        else:
+            answer = orjson.dumps(self._service.log(first, limit))
+            self._reply(connection, request_id, Opcode.LOG, Status.OK, answer)
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""

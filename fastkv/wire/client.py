@@ -30,8 +30,13 @@ _SCAN_ITEM = struct.Struct("<HHI")
 _RECORD = struct.Struct("<QQQQ")
 _STALE = struct.Struct("<QII")
 _REVISION = struct.Struct("<Q")
+_LOG = struct.Struct("<QI")
 
 STALE_PREFIX_BYTES = _STALE.size
+LOG_ENTRIES = 20
+"""Of the log that are shown to somebody who does not say how many."""
+MAX_LOG_ENTRIES = 1000
+"""The most that LOG may ask for."""
 """In front of a stale read's answer: what `decode_stale_prefix` reads."""
 
 
@@ -281,3 +286,18 @@ def decode_scan_page(body: bytes) -> ScanPage:
         items.append((key, Record(mod_revision, create_revision, version, lease, reader.span(value_bytes))))
     reader.finish()
     return ScanPage(revision, items, cursor)
+
+
+def encode_log_request(first: int, limit: int) -> bytes:
+    """The body of LOG: at most `limit` entries from index `first` on; 0 for the newest."""
+    return _LOG.pack(first, limit)
+
+
+def decode_log_request(body: bytes) -> tuple[int, int]:
+    """First entry and how many. ValueError where the body is no LOG."""
+    if len(body) != _LOG.size:
+        raise ValueError(f"a LOG body has {_LOG.size} bytes, not {len(body)}")
+    first, limit = _LOG.unpack(body)
+    if not 1 <= limit <= MAX_LOG_ENTRIES:
+        raise ValueError(f"LOG asks for 1 to {MAX_LOG_ENTRIES} entries, not {limit}")
+    return first, limit

@@ -302,9 +302,9 @@ def said(own: str, state: str, leader: str | None, term: int = 3) -> dict[str, A
     [
         ([said("a", "Leader", "a"), said("b", "Follower", "a")], "a", 0),
         ([said("a", "Leader", "a", term=3), said("b", "Leader", "b", term=4)], "b", 0),
-        (["refused", said("b", "Follower", "a")], "a", 0),
-        (["refused", said("b", "Candidate", None)], None, 4),
-        (["refused", "timed out"], None, 4),
+        ([Unavailable("refused"), said("b", "Follower", "a")], "a", 0),
+        ([Unavailable("refused"), said("b", "Candidate", None)], None, 4),
+        ([Unavailable("refused"), Unavailable("timed out")], None, 4),
     ],
 )
 def test_status_puts_together_what_each_node_says(
@@ -313,7 +313,7 @@ def test_status_puts_together_what_each_node_says(
     import fastkv.cli.endpoints
 
     monkeypatch.setattr(
-        fastkv.cli.endpoints, "ask_each", lambda endpoints, timeout_s: dict(zip(("x:1", "y:2"), answers, strict=True))
+        fastkv.cli.endpoints, "ask_status", lambda endpoints, timeout_s: dict(zip(("x:1", "y:2"), answers, strict=True))
     )
     result = run("cluster", "status", "--json")
     view = json.loads(result.stdout)
@@ -321,9 +321,11 @@ def test_status_puts_together_what_each_node_says(
     assert [node["address"] for node in view["nodes"]] == ["x:1", "y:2"]
     shown = run("cluster", "status")
     assert f"leader: {leader or 'none'}" in shown.stdout
-    assert shown.stdout.count("Unreachable") == sum(isinstance(answer, str) for answer in answers)
+    assert shown.stdout.count("Unreachable") == sum(isinstance(answer, FastKVError) for answer in answers)
     assert shown.stderr.splitlines() == [
-        f"{where}: {answer}" for where, answer in zip(("x:1", "y:2"), answers, strict=True) if isinstance(answer, str)
+        f"{where}: {answer}"
+        for where, answer in zip(("x:1", "y:2"), answers, strict=True)
+        if isinstance(answer, FastKVError)
     ]
 
 
@@ -333,7 +335,7 @@ def test_status_shows_who_is_no_member_and_counts_it_for_no_leader(monkeypatch: 
     waiting = {**said("b", "Follower", None), "nodes": {}}
     removed = {**said("c", "Leader", None), "nodes": said("a", "Follower", None)["nodes"]}
     answers = {"x:1": said("a", "Leader", "a"), "y:2": waiting, "z:3": removed}
-    monkeypatch.setattr(fastkv.cli.endpoints, "ask_each", lambda endpoints, timeout_s: answers)
+    monkeypatch.setattr(fastkv.cli.endpoints, "ask_status", lambda endpoints, timeout_s: answers)
     result = run("cluster", "status", "--json")
     view = json.loads(result.stdout)
     assert (result.exit_code, view["leader"]) == (0, "a")
@@ -347,15 +349,15 @@ def test_the_leader_is_whom_the_leader_itself_or_else_anybody_names(monkeypatch:
     import fastkv.cli.endpoints as module
 
     def answered(*answers: Any) -> str:
-        monkeypatch.setattr(module, "ask_each", lambda endpoints, timeout_s: dict(enumerate(answers)))
+        monkeypatch.setattr(module, "ask_status", lambda endpoints, timeout_s: dict(enumerate(answers)))
         return str(module.leader_address("unused", 1.0))
 
     assert answered(said("b", "Follower", "old"), said("a", "Leader", "a")) == "a:1"
-    assert answered("refused", said("b", "Follower", "a")) == "a:1"
+    assert answered(Unavailable("refused"), said("b", "Follower", "a")) == "a:1"
     with pytest.raises(Unavailable, match="no leader"):
-        answered(said("b", "Candidate", None), "refused")
+        answered(said("b", "Candidate", None), Unavailable("refused"))
     with pytest.raises(Unavailable, match="0: refused; 1: timed out"):
-        answered("refused", "timed out")
+        answered(Unavailable("refused"), Unavailable("timed out"))
 
 
 # -- bench -----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from fastkv.wire.client import (
     encode_get,
     encode_hello_body,
     encode_hello_reply,
+    encode_log_request,
     encode_record,
     encode_scan_page,
     encode_scan_request,
@@ -95,6 +96,7 @@ EXAMPLES = {
         Opcode.PUT, 0, 0, 8, encode_command(Kind.ENTRY_PUT, b"color", b"blue", session=(42, 1))
     ),
     "goodbye": encode_frame(Opcode.GOODBYE, ANSWER, Status.OK, 0, b""),
+    "log": encode_frame(Opcode.LOG, 0, 0, 10, encode_log_request(0, 20)),
     "admin": encode_frame(Opcode.ADMIN, 0, 0, 9, b'{"do":"members"}'),
     "snapshot-ask": encode_snapshot_ask(SnapshotAsk(900, 1000, 0x55, 4096, 256)),
     "snapshot-chunk": encode_snapshot_chunk(SnapshotChunk(1000, 5, 8192, 0x55, "lmdb-0.9", 4096, b"blue")),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastkv.server.http.context import Context
-from fastkv.server.http.params import Params
+from fastkv.server.http.params import MAX_REVISION, Params
 from fastkv.server.http.request import Request
 from fastkv.server.http.responses import METRICS, RETRY_AFTER, HttpError, json_body
 from fastkv.version import __version__
+from fastkv.wire.client import LOG_ENTRIES, MAX_LOG_ENTRIES
 
 ENDPOINTS = {
     "PUT /kv/{key}": 'store a value: JSON {"value": …} or {"value_base64": …}, or the raw body of any other type',
@@ -24,6 +25,7 @@ ENDPOINTS = {
     "DELETE /cluster/members/{id}": "remove a member",
     "POST /cluster/members/{id}/promote": "let a learner vote",
     "POST /cluster/leader": "hand leadership over: JSON {to}, or to whoever can take it best",
+    "GET /cluster/log": "entries of this node's log: first, limit",
     "GET /health": "whether this node can serve, and how it is",
     "GET /livez": "whether the process works",
     "GET /readyz": "whether the node can serve requests",
@@ -68,6 +70,14 @@ def leader(context: Context, request: Request) -> None:
             request.respond_json(200, node)
             return
     raise HttpError(503, "NO_LEADER", "no leader is known to this node", headers=RETRY_AFTER)
+
+
+def log(context: Context, request: Request) -> None:
+    """`GET /cluster/log`: entries of this node's own log, the newest by default."""
+    params = Params(request.query, ("first", "limit"))
+    first = params.number("first", 0, low=0, high=MAX_REVISION)
+    limit = params.number("limit", LOG_ENTRIES, low=1, high=MAX_LOG_ENTRIES)
+    request.respond_json(200, context.service.log(first, limit))
 
 
 def health(context: Context, request: Request) -> None:

@@ -168,6 +168,10 @@ class FakeService:
             "log_bytes": 1 << 20,
         }
 
+    def log(self, first: int, limit: int) -> dict[str, Any]:
+        entry = {"index": first or 9, "term": 3, "kind": "put", "bytes": 12, "key": "a", "value_bytes": 3}
+        return {"node": "node-1", "term": 3, "first_index": 1, "last_index": 9, "entries": [entry] * limit}
+
     def metrics(self) -> bytes:
         return b"# TYPE fastkv_keys gauge\nfastkv_keys 1.0\n"
 

@@ -11,7 +11,9 @@ from fastkv.server.http.routes import KEY, MEMBER, ROUTES
 from fastkv.version import __version__
 from tests.server.http.harness import NODES, Face
 
-ALL = ["/", "/cluster/status", "/cluster/leader", "/cluster/nodes", "/health", "/livez", "/readyz"]
+ALL = [
+    "/", "/cluster/status", "/cluster/leader", "/cluster/nodes", "/cluster/log", "/health", "/livez", "/readyz",
+]  # fmt: skip
 
 
 def test_status(face: Face) -> None:
@@ -32,6 +34,14 @@ def test_leader(face: Face) -> None:
     answer = face.request("GET", "/cluster/leader")
     assert (answer.status, answer.json["code"]) == (503, "NO_LEADER")
     assert answer.headers["Retry-After"] == "1"
+
+
+def test_log(face: Face) -> None:
+    assert face.request("GET", "/cluster/log").json == face.service.log(0, 20)
+    assert face.request("GET", "/cluster/log?first=7&limit=3").json == face.service.log(7, 3)
+    for wrong in ("first=-1", "first=x", "limit=0", "limit=1001", "limit=a"):
+        answer = face.request("GET", f"/cluster/log?{wrong}")
+        assert (answer.status, answer.json["code"]) == (400, "INVALID_PARAMETER"), wrong
 
 
 def test_healthy(face: Face) -> None:
