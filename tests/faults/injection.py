@@ -72,7 +72,7 @@ def places(output: Path, data: Path) -> Counter[Place]:
 
 def paths_within(arguments: str, data: Path) -> list[str]:
     """The paths in a call's arguments, relative to `data`; a rename has two."""
-    return re.findall(rf'[<"]{re.escape(str(data))}/?([^>"]*)[>"]', arguments)
+    return re.findall(rf'[<"]{re.escape(str(data))}(?:/([^>"]*))?[>"]', arguments)
 
 
 def killing(point: Point, data: Path, output: Path) -> tuple[str, ...]:

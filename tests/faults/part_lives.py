@@ -7,10 +7,12 @@ import os
 import queue
 import signal
 import threading
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Changes, StoreMeta
 from fastkv.storage.lmdb_format import DATA_FILE
 from fastkv.storage.lmdb_image import pending_install, read_meta
@@ -59,7 +61,8 @@ def checkpoints(path: Path, pipe: Connection, count: int) -> None:
     for index in range(applied + 1, applied + count + 1):
         outcome: list[BaseException | None] = []
         items = [(b"%04d" % number, b"%d " % index * 20) for number in range(50)]
-        opened.store.checkpoint(Changes(lambda items=items: items), StoreMeta(index, 1, index, 50), outcome.append)  # type: ignore[misc]
+        meta = StoreMeta(index, 1, index, len(items), hash_of(items))
+        opened.store.checkpoint(Changes(lambda items=items: items), meta, outcome.append)  # type: ignore[misc]
         opened.until(outcome)
         pipe.send_bytes(json.dumps({"applied": index}).encode())
     _die()
@@ -76,7 +79,8 @@ def receive(path: Path, pipe: Connection, image: Path, overtaken: bool = False) 
     opened.until(outcome)
     if overtaken:
         outcome.clear()
-        opened.store.checkpoint(Changes(tuple), StoreMeta(info.applied_index + 1, 1), outcome.append)
+        meta = replace(opened.store.meta, applied_index=info.applied_index + 1, applied_term=1)
+        opened.store.checkpoint(Changes(tuple), meta, outcome.append)
         opened.until(outcome)
     _die()
 
