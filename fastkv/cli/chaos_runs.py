@@ -99,6 +99,8 @@ def _carried_out(plan: Plan) -> Judgement:
     from fastkv.chaos.run import run
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:     # as in the background of a shell: SIGTERM needs it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             return runner.run(run(plan, Progress()))
