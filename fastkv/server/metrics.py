@@ -48,6 +48,7 @@ _OPS: dict[int, str] = {
     Opcode.DELETE: "delete",
     Opcode.SCAN: "scan",
     Opcode.STATUS: "status",
+    Opcode.LOG: "log",
     Opcode.SESSION: "session",
     Opcode.ADMIN: "admin",
 }

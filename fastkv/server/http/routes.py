@@ -42,7 +42,7 @@ ROUTES: dict[bytes, Route] = {
     b"/cluster/leader": _route(GET=("cluster_leader", cluster.leader), POST=("transfer", members.transfer)),
     b"/cluster/members": _route(GET=("members", members.members), POST=("member_add", members.add)),
     b"/cluster/nodes": _route(GET=("cluster_nodes", cluster.nodes)),
-    b"/cluster/log": _route(GET=("cluster_log", cluster.log)),
+    b"/cluster/log": _route(GET=("log", cluster.log)),
     b"/health": _route(GET=("health", cluster.health)),
     b"/livez": _route(GET=("livez", cluster.livez)),
     b"/readyz": _route(GET=("readyz", cluster.readyz)),
