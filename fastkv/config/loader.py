@@ -80,9 +80,8 @@ def load_config(path: Path | None, environ: Mapping[str, str], flags: Mapping[st
         cluster = dataclasses.replace(cluster, nodes={node_id: address}, bootstrap_id=node_id)
     address = _own_address(cluster.nodes[node_id], overrides, f"cluster.nodes.{node_id}" in origins.explicit_http)
     nodes = {**cluster.nodes, node_id: address}
-    own = {
-        key: overrides[key].checked(rules(ClusterConfig)[key]) for key in ("join", "protocol_version") if key in overrides
-    }
+    known = rules(ClusterConfig)
+    own = {key: overrides[key].checked(known[key]) for key in ("join", "protocol_version") if key in overrides}
     data_dir = Path(overrides["data_dir"].value) if "data_dir" in overrides else cluster.data_dir
     config = dataclasses.replace(
         base,

@@ -129,7 +129,7 @@ class ClusterConfig:
         ),
     )
     protocol_version: int = _whole(
-        PROTOCOL_VERSION, "", OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION,
+        PROTOCOL_VERSION, "version", OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION,
         "The newest version of the protocol that this node speaks. While one node is held at that of the former "
         "release, the cluster speaks it, and can go back to that release ([upgrades](upgrades.md)). Also "
         "`--protocol-version`, `KV_PROTOCOL_VERSION`.",

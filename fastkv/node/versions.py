@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fastkv.errors import NewerVersion
 from fastkv.node.gossip import Gossip
 from fastkv.node.ports import NodeSettings
-from fastkv.raft import LEADER, ChangeRefused, Membership, RaiseVersion, Raft
+from fastkv.raft import LEADER, ChangeRefused, Membership, Raft, RaiseVersion
 from fastkv.version import __version__
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Versions:
         raft, newest = self._raft, self.newest
         if raft.role != LEADER or raft.membership.version >= newest or raft.history.index > raft.commit_index:
             return
-        for peer in raft.peers:
+        for peer in raft.membership.peers_of(raft.node_id):
             status = self._gossip.status_of(peer, now)
             if status is None:
                 return

@@ -190,7 +190,7 @@ def decode_hello(body: bytes) -> Hello:
     if not version or oldest > PROTOCOL_VERSION:
         return Hello(version, role, "", "", b"", oldest=oldest)
     if oldest < 1:
-        raise ValueError("versions begin with 1")
+        raise ValueError("reserved bits are set: versions begin with 1")
     reader = _Reader(body, _HELLO.size)
     hello = Hello(version, role, reader.text(), reader.text(), reader.string(), oldest=oldest)
     if role == PEER_ROLE:
@@ -212,8 +212,10 @@ def decode_hello_reply(body: bytes, role: int = CLIENT_ROLE) -> HelloReply:
     """ValueError where the body is no answer to the HELLO of one of that role."""
     reader = _Reader(body)
     version, newest, max_frame_bytes, max_value_bytes = reader.fields(_HELLO_REPLY)
-    texts = [reader.text() for _ in range(4)]
-    reply = HelloReply(version, max_frame_bytes, max_value_bytes, *texts, newest=newest)
+    reply = HelloReply(
+        version, max_frame_bytes, max_value_bytes, reader.text(), reader.text(), reader.text(), reader.text(),
+        newest=newest,
+    )  # fmt: skip
     if role == PEER_ROLE:
         reply = replace(reply, disk=reader.fields(_DISK)[0])
     reader.finish()
