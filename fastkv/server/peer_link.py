@@ -150,7 +150,7 @@ class PeerLinks:
     """The node's transport over TCP: keeps a link to each peer up, and tells when one comes or goes.
 
     `on_linked(peer, disk)` says whether whoever answered is the peer; `on_refused(peer, status, text)` is told why a
-    peer does not let this node in.
+    peer does not let this node in. Nobody is linked with who does not speak `cluster_version()`.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class PeerLinks:
         on_linked: Callable[[str, int], bool],
         on_lost: Callable[[str], None],
         on_refused: Callable[[str, int, str], None],
+        cluster_version: Callable[[], int] = lambda: OLDEST_PROTOCOL_VERSION,
     ) -> None:
         self._newest = protocol_version
         self._hellos = {
@@ -181,6 +182,7 @@ class PeerLinks:
         self._on_linked = on_linked
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self._cluster_version = cluster_version
         self._peers: dict[str, _Peer] = {}
         self._dirty: list[PeerLink] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -309,6 +311,9 @@ class PeerLinks:
             return None
 
         def answered(link: PeerLink, reply: HelloReply) -> bool:
+            if reply.version < self._cluster_version():
+                log.warning("%s speaks version %d of the protocol, and the cluster a later one", name, reply.version)
+                return False
             if reply.node_id != name or not self._on_linked(name, reply.disk):
                 log.warning("%s at %s is another node than the member", reply.node_id, peer.dialled)
                 return False

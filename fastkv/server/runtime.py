@@ -132,6 +132,7 @@ class Runtime:
             on_linked=self._on_linked,
             on_lost=self._on_lost,
             on_refused=self._on_refused,
+            cluster_version=lambda: self.node.versions.in_force,
         )
         transport: Transport = self.links
         self._tracing: Tracing | None = None

@@ -61,6 +61,7 @@ class Events:
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
+        self.cluster_version = 1
 
     def links(self, port: int) -> PeerLinks:
         links = PeerLinks(
@@ -73,6 +74,7 @@ class Events:
             on_linked=self.linked,
             on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
             on_refused=lambda peer, status, text: self.queue.put_nowait(f"{peer} refuses: {status} {text}"),
+            cluster_version=lambda: self.cluster_version,
         )
         links.set_peers({"b": (f"127.0.0.1:{port}",)})
         return links
@@ -154,6 +156,26 @@ def test_a_peer_that_knows_no_ranges_of_versions_is_dialled_again_in_version_1(
 
     run(scenario)
     assert "go away" not in caplog.text
+
+
+def test_a_peer_that_does_not_speak_the_cluster_s_version_is_not_linked_with() -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        peer.speaks = {1}
+        links = events.links(await peer.start())
+        events.cluster_version = 2
+        links.start()
+        while peer.dialled.count(1) < 2:
+            assert not links.linked("b")
+            assert (await events.next()).endswith(("linked", "lost"))
+        peer.speaks = {1, 2}
+        peer.reply = encode_hello_reply(HelloReply(2, 1 << 20, 1 << 20, "b", "test", "", "", DISK, newest=2))
+        while not links.linked("b"):
+            await events.next()
+        await links.close()
+        peer.server.close()
+
+    run(scenario)
 
 
 def test_a_peer_that_speaks_no_version_of_ours_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
