@@ -6,7 +6,11 @@ protocol (`KV_PROTOCOL_VERSION`): it dials, refuses and proposes as that release
 
 from __future__ import annotations
 
+import re
+import shlex
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from typing import Any
 import pytest
 
 from fastkv._core.codes import Opcode, Status
-from fastkv.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
+from fastkv.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, __version__
 from fastkv.wire.client import CLIENT_ROLE, PEER_ROLE, encode_hello_body
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
@@ -25,6 +29,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 FORMER = {"KV_PROTOCOL_VERSION": str(OLDEST_PROTOCOL_VERSION)}
 WITHIN_S = 120.0
+PAGE = (Path(__file__).parents[2] / "docs" / "upgrades.md").read_text()
+BLOCKS = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMANDS = [shlex.split(line[2:]) for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
 
 
 @pytest.fixture
@@ -147,6 +154,61 @@ def _there_is_no_way_back(cluster: Cluster, node: Node) -> None:
     node.start()
     cluster.leader(within_s=WITHIN_S)
     until_agreed(cluster)
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_page_s_commands(former: Cluster) -> None:
+    """The procedure as it stands there, by hand: what it shows is waited for, as a person would."""
+    assert len(COMMANDS) >= 12
+    endpoints = ("--endpoints", former.endpoints)
+    said = ""
+    released: set[str] = set()
+    with Writers(former.endpoints) as writers:
+        for command in COMMANDS:
+            match command:
+                case ["fastkv", "check", directory]:
+                    node = former.nodes[Path(directory).name]
+                    assert node.stop() == 0
+                    found = typed("fastkv", "check", str(node.data_path))
+                    assert found.returncode == 0, found.stdout + found.stderr
+                case ["fastkv", "serve", "--config", _, "--node-id", node_id, *held]:
+                    node = former.nodes[node_id]
+                    if node.running:
+                        assert node.stop() == 0
+                    node.start(environment={"KV_PROTOCOL_VERSION": held[1]} if held else None)
+                    released |= set() if held else {node_id}
+                    former.leader(within_s=WITHIN_S)
+                case ["fastkv", "leader", "transfer", to]:
+                    eventually(
+                        lambda to=to: typed("fastkv", "leader", "transfer", to, *endpoints).returncode == 0
+                        or former.leader(within_s=WITHIN_S).node_id == to,
+                        within_s=WITHIN_S, what=f"{to} to lead",
+                    )  # fmt: skip
+                case _:
+                    said = eventually(
+                        lambda command=command: (done := typed(*command, *endpoints)).returncode == 0 and done.stdout,
+                        within_s=WITHIN_S, what=shlex.join(command),
+                    )  # fmt: skip
+            if command == ["fastkv", "cluster", "status"] and "node-1" not in released:
+                assert f"the cluster speaks version {OLDEST_PROTOCOL_VERSION} of the protocol" in said
+            writers.until(20)
+        eventually(lambda: spoken(former) == {PROTOCOL_VERSION}, within_s=WITHIN_S, what="the cluster to go on")
+        said = typed("fastkv", "cluster", "status", *endpoints).stdout
+    assert f"the cluster speaks version {PROTOCOL_VERSION} of the protocol" in said
+    assert said.count(__version__) == 3
+    assert writers.failures == []
+    assert writers.lost() == []
+
+
+# -- a release that is not there yet -----------------------------------------------------------------------------------
 
 
 def test_the_next_release_and_this_one(tmp_path: Path) -> None:
