@@ -40,6 +40,12 @@ class WrongDirectory(StorageError):
     code = "WRONG_DIRECTORY"
 
 
+class NewerVersion(StorageError):
+    """The data was written by a newer release, or is of a cluster that speaks a newer protocol than this node."""
+
+    code = "NEWER_VERSION"
+
+
 class DirectoryInUse(StorageError):
     """Another process uses the data directory."""
 

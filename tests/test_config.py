@@ -93,6 +93,7 @@ def test_every_variable_has_its_effect() -> None:
     environ = {
         "RAFT_NODE_ID": "solo", "KV_DATA_DIR": "/tmp/x", "KV_HTTP_PORT": "8000", "KV_RAFT_PORT": "9000",
         "KV_HOST": "127.0.0.2", "KV_LOG_LEVEL": "debug", "KV_LOG_FORMAT": "json", "KV_JOIN": "true",
+        "KV_PROTOCOL_VERSION": "1",
     }
     assert {*environ, "KV_CONFIG"} == set(ENVIRONMENT.values())
     config = load_config(None, environ, {})
@@ -101,6 +102,7 @@ def test_every_variable_has_its_effect() -> None:
     assert (config.logging.level, config.logging.format) == ("debug", "json")
     assert config.cluster.bootstrap_id == "solo"
     assert config.cluster.join
+    assert config.cluster.protocol_version == 1
 
 
 def test_a_node_may_listen_on_another_port_than_the_one_it_is_reached_by(write: Write) -> None:

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "log_types": {"_core"},
     "errors": {"_core"},
-    "config": {"errors"},
+    "config": {"errors", "version"},
     "logs": {"config"},
     "raft": {"_core", "log_types"},
     "storage": {"_core", *LEAVES},

@@ -98,7 +98,6 @@ cpdef enum:
     RECORD_HEADER_BYTES = 32
     RESULT_BYTES = 16
     MAX_KEY_BYTES = 511    # LMDB's bound
-    PROTOCOL_VERSION = 1
     SESSION_ENTRY_BYTES = 8
     OPEN_SESSION = 1       # the first byte of a SESSION request, and of its entry
     MAX_SESSIONS = 65536

@@ -185,8 +185,19 @@ def _ask(endpoints: str, timeout_s: float) -> dict[str, Any]:
             nodes[endpoint] = {**unreachable, "error": str(answer)}
         else:
             state, term = own_state(answer)
-            nodes[endpoint] = {"id": answer["local_node_id"], "address": endpoint, "state": state, "term": term}
+            own = {"id": answer["local_node_id"], "address": endpoint, "state": state, "term": term}
+            nodes[endpoint] = {**own, **_versions(answer)}
     return {"leader": leader_among(answers.values()), "nodes": list(nodes.values())}
+
+
+def _versions(answer: dict[str, Any]) -> dict[str, Any]:
+    """A node's release, what it speaks at most, and what its cluster speaks; None each from a release before 0.2.0."""
+    known = answer["nodes"].get(answer["local_node_id"], {})
+    return {
+        "release": known.get("release"),
+        "protocol_version": known.get("protocol_version"),
+        "cluster_protocol_version": answer.get("protocol_version"),
+    }
 
 
 def _show(view: dict[str, Any]) -> None:
@@ -194,16 +205,22 @@ def _show(view: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("node", "address", "state", "term"):
+    for heading in ("node", "address", "state", "term", "release", "protocol"):
         table.add_column(heading)
     for node in view["nodes"]:
         style = {"Leader": "green", "Unreachable": "red"}.get(node["state"])
-        table.add_row(node["id"] or "?", node["address"], node["state"], str(node["term"] or ""), style=style)
+        cells = [node["id"] or "?", node["address"], node["state"], *(str(node.get(name) or "") for name in (
+            "term", "release", "protocol_version",
+        ))]  # fmt: skip
+        table.add_row(*cells, style=style)
     Console(highlight=False, soft_wrap=True).print(table)
     for node in view["nodes"]:
         if "error" in node:
             click.echo(f"{node['address']}: {node['error']}", err=True)
     click.echo(f"leader: {view['leader'] or 'none'}")
+    spoken = {version for node in view["nodes"] if (version := node.get("cluster_protocol_version"))}
+    if spoken:
+        click.echo(f"the cluster speaks version {max(spoken)} of the protocol")
 
 
 def _data_dir(given: Path | None) -> Path:

@@ -21,6 +21,11 @@ from fastkv.config import load_config
 @click.option("--raft-port", type=int, help="The raw-TCP port, for clients and nodes. Also KV_RAFT_PORT.")
 @click.option("--host", help="The address to listen on. Also KV_HOST. [default: the node's own, or 127.0.0.1]")
 @click.option("--join", is_flag=True, help="Wait to be added to a cluster that is there already. Also KV_JOIN.")
+@click.option(
+    "--protocol-version",
+    help="The newest version of the protocol to speak: hold it, and a cluster can go back to the former release. "
+    "Also KV_PROTOCOL_VERSION.",
+)
 @log_level_option
 @log_format_option
 def serve(config: Path | None, join: bool, **flags: object) -> None:

@@ -8,7 +8,7 @@ import click
 
 from fastkv.cli.options import json_option
 from fastkv.cli.output import say_json
-from fastkv.version import __version__
+from fastkv.version import PROTOCOL_VERSION, __version__
 
 
 @click.command()
@@ -21,6 +21,6 @@ def version(as_json: bool) -> None:
       fastkv version --json
     """
     if as_json:
-        say_json({"version": __version__, "python": platform.python_version(), "protocol": 1})
+        say_json({"version": __version__, "python": platform.python_version(), "protocol": PROTOCOL_VERSION})
     else:
         click.echo(f"fastkv {__version__} (Python {platform.python_version()})")

@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "raft_port": "KV_RAFT_PORT",
     "host": "KV_HOST",
     "join": "KV_JOIN",
+    "protocol_version": "KV_PROTOCOL_VERSION",
     "log_level": "KV_LOG_LEVEL",
     "log_format": "KV_LOG_FORMAT",
 }
@@ -79,12 +80,13 @@ def load_config(path: Path | None, environ: Mapping[str, str], flags: Mapping[st
         cluster = dataclasses.replace(cluster, nodes={node_id: address}, bootstrap_id=node_id)
     address = _own_address(cluster.nodes[node_id], overrides, f"cluster.nodes.{node_id}" in origins.explicit_http)
     nodes = {**cluster.nodes, node_id: address}
-    join = overrides["join"].checked(rules(ClusterConfig)["join"]) if "join" in overrides else cluster.join
+    known = rules(ClusterConfig)
+    own = {key: overrides[key].checked(known[key]) for key in ("join", "protocol_version") if key in overrides}
     data_dir = Path(overrides["data_dir"].value) if "data_dir" in overrides else cluster.data_dir
     config = dataclasses.replace(
         base,
         node_id=node_id,
-        cluster=dataclasses.replace(cluster, nodes=nodes, data_dir=data_dir, join=join),
+        cluster=dataclasses.replace(cluster, nodes=nodes, data_dir=data_dir, **own),
         server=_own_server(base.server, address, overrides, origins),
         logging=_own_logging(base.logging, overrides),
     )

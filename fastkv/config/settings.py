@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from fastkv.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -125,6 +127,12 @@ class ClusterConfig:
             "Whether this node, while its data directory is empty, waits to be added to a cluster that is there "
             "already, rather than founding one with `cluster.nodes`. Also `--join`, `KV_JOIN`.",
         ),
+    )
+    protocol_version: int = _whole(
+        PROTOCOL_VERSION, "version", OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION,
+        "The newest version of the protocol that this node speaks. While one node is held at that of the former "
+        "release, the cluster speaks it, and can go back to that release ([upgrades](upgrades.md)). Also "
+        "`--protocol-version`, `KV_PROTOCOL_VERSION`.",
     )
     data_dir: Path = Path("data")
     """Where the nodes keep their data: each in the directory `data_dir`/`node_id`."""

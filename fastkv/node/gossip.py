@@ -14,6 +14,7 @@ from fastkv._core.codes import Opcode
 from fastkv._core.frames import encode_frame
 from fastkv.node.audit import Audit
 from fastkv.node.ports import NodeSettings, PeerStatus, Transport
+from fastkv.version import __version__
 
 POINTS_LIMIT = 64
 """Hashes that one status may carry."""
@@ -62,6 +63,8 @@ class Gossip:
             "hashes": points[-POINTS_LIMIT:],
             "disks": self._disks(),
             "room": room,
+            "protocol": self._settings.protocol_version,
+            "release": __version__,
         }
         frame = encode_frame(Opcode.PEER_STATUS, 0, 0, 0, orjson.dumps(said))
         for peer in peers:
@@ -85,7 +88,9 @@ class Gossip:
                 str(said["http"]),
                 now,
                 {str(member): int(disk) for member, disk in said["disks"].items()},
-                said.get("room") is not False,      # an older version says nothing of it
+                said.get("room") is not False,      # an older version says nothing of it, or of the following
+                int(said.get("protocol", 1)),
+                str(said.get("release", "")),
             )
             points = [(int(index), int(digest)) for index, digest in said["hashes"][:POINTS_LIMIT]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:

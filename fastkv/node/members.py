@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from fastkv._core.codes import Status
 from fastkv.node.acquaintances import Acquaintances
 from fastkv.node.ports import Addresses, NodeSettings
+from fastkv.node.versions import check_speaks
 from fastkv.raft import LEADER, ChangeRefused, Membership, Raft
 from fastkv.storage.sync import lacks_space
 
@@ -75,9 +76,10 @@ class Members:
         """
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
-        if status in (Status.REMOVED, Status.WRONG_DISK, Status.WRONG_ADDRESS):
+        if status in (Status.REMOVED, Status.WRONG_DISK, Status.WRONG_ADDRESS, Status.UNSUPPORTED_VERSION):
             self._refusals[node_id] = f"{node_id} says: {text}"
-            if status != Status.WRONG_ADDRESS and self._raft.membership.members and not self._raft.log.last_index:
+            forgotten = status in (Status.REMOVED, Status.WRONG_DISK)
+            if forgotten and self._raft.membership.members and not self._raft.log.last_index:
                 # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
                 self._raft.disown()
                 self._unnoted = True
@@ -140,6 +142,7 @@ class Members:
 
     def committed(self, membership: Membership) -> None:
         """A membership is committed: it will not be undone."""
+        check_speaks(membership, self._settings.protocol_version, "the log")
         before, self.applied = self.applied, membership
         for member in before.members:
             if membership.get(member.node_id) is None:

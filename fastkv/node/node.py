@@ -31,6 +31,7 @@ from fastkv.node.members import Members
 from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
+from fastkv.node.versions import Versions
 from fastkv.node.write_path import WritePath
 from fastkv.raft import Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, COUNTED, HEARTBEAT
@@ -97,6 +98,7 @@ class Node:
             settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned,
             lambda *who: self._gossip.vouches(*who, beyond=raft.commit_index),
         )
+        self.versions = Versions(settings, raft, self._gossip, self._members)
         self._images = ImageServer(store, transport.send, settings, self._gossip.audit.accuse)
         self._fetch = ImageFetch(store, transport.send, settings, self._fetched)
         self._fitness = Fitness(raft)
@@ -134,6 +136,7 @@ class Node:
         if self.ingress.refuse_writes == Status.NO_SPACE:
             self._fitness.crowded(self.now, self._gossip.with_room(raft.peers, self.now))
         self._members.note_disks()
+        self.versions.raise_where_due(self.now)
         self._tell()
         self._wake()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastkv.version import OLDEST_PROTOCOL_VERSION
+
 
 class Transport(Protocol):
     """Links to the other nodes: each carries this node's frames to one peer, in order, and may lose them all."""
@@ -57,6 +59,8 @@ class NodeSettings:
     """Whether a leader answers all linearizable reads by its lease, not only those that ask for it."""
     raft_address: str = ""
     http_address: str = ""
+    protocol_version: int = OLDEST_PROTOCOL_VERSION
+    """The newest version of the protocol that this node may speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,7 @@ class PeerStatus:
     """By which disks it knows the members, as of what it has applied."""
     room: bool
     """Whether its disk takes more."""
+    protocol: int = 1
+    """The newest version of the protocol that it speaks."""
+    release: str = ""
+    """Which fastkv it is; empty from one that does not say."""

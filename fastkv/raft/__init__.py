@@ -55,6 +55,7 @@ from fastkv.raft.membership import (
     Membership,
     NoteDisk,
     Promote,
+    RaiseVersion,
     Readdress,
     Remove,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "Raft",
     "RaftConfig",
     "RaftLog",
+    "RaiseVersion",
     "ReadState",
     "Readdress",
     "Ready",

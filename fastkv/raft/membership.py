@@ -51,6 +51,8 @@ class Membership:
     """The voters before the change under way; empty while there is none."""
     removed: tuple[int, ...] = ()
     """Disks of former members, the newest last."""
+    version: int = 1
+    """Of the protocol: every member speaks it, and whatever came with it may be in the log. It never falls."""
 
     @classmethod
     def of(cls, members: Iterable[Member]) -> Membership:
@@ -95,12 +97,14 @@ class Membership:
             }
             for member in self.members
         ]
-        document = {
+        document: dict[str, object] = {
             "members": members,
             "voters": self.voters,
             "outgoing": self.outgoing,
             "removed": self.removed,
         }
+        if self.version > 1:        # who speaks version 1 does not know the field, and would lose it
+            document["version"] = self.version
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
@@ -121,6 +125,7 @@ class Membership:
                 tuple(str(voter) for voter in said["voters"]),
                 tuple(str(voter) for voter in said["outgoing"]),
                 tuple(int(disk) for disk in said["removed"]),
+                int(said.get("version", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a membership: {error!r}") from error
@@ -192,7 +197,14 @@ class NoteDisk:
     disk: int
 
 
-Change = AddMember | Promote | Remove | Readdress | NoteDisk
+@dataclass(frozen=True, slots=True)
+class RaiseVersion:
+    """Every member speaks that version of the protocol: from now on it may be used."""
+
+    version: int
+
+
+Change = AddMember | Promote | Remove | Readdress | NoteDisk | RaiseVersion
 
 
 def plan(now: Membership, change: Change) -> Membership:
@@ -201,6 +213,10 @@ def plan(now: Membership, change: Change) -> Membership:
         raise ChangeRefused("another change of members is under way")
     if isinstance(change, AddMember):
         return _added(now, change.member)
+    if isinstance(change, RaiseVersion):
+        if change.version <= now.version:
+            raise ChangeRefused(f"the cluster speaks version {now.version} of the protocol already")
+        return replace(now, version=change.version)
     member = now.get(change.node_id)
     if member is None:
         raise ChangeRefused(f"there is no member {change.node_id!r}")

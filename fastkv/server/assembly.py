@@ -14,6 +14,7 @@ from collections.abc import Callable
 from fastkv.config import NodeConfig
 from fastkv.kv.state import StateMachine
 from fastkv.node import Addresses, Node, NodeSettings, Transport
+from fastkv.node.versions import check_speaks
 from fastkv.raft import Member, Membership, Raft, RaftConfig, RaftLog
 from fastkv.storage.directory import DataDirectory
 from fastkv.storage.lmdb_image import pending_install
@@ -170,9 +171,11 @@ class Assembly:
     ) -> Node:
         """The node, over a transport; see `Node` for the callbacks."""
         limits = self._config.limits
+        raft = self._raft()
+        check_speaks(raft.membership, self._config.cluster.protocol_version, str(self._config.data_dir))
         node = Node(
             self._settings(),
-            self._raft(),
+            raft,
             self.machine,
             self.store,
             self.log,
@@ -209,4 +212,5 @@ class Assembly:
             lease_reads=raft.reads == "lease",
             raft_address=str(own.raft),
             http_address=str(own.http),
+            protocol_version=self._config.cluster.protocol_version,
         )

@@ -15,6 +15,7 @@ from fastkv.node import Node, PeerStatus
 from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
 from fastkv.raft import CANDIDATE, FOLLOWER, LEADER, LEARNER, PRE_CANDIDATE
 from fastkv.server.service import Deliver
+from fastkv.version import __version__
 from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
 
 log = logging.getLogger(__name__)
@@ -112,22 +113,27 @@ class LocalService:
         for member in raft.membership.members:
             node_id = member.node_id
             status: PeerStatus | None = None
+            release, protocol = __version__, node.versions.newest
             if node_id == self.config.node_id:
                 role, term = STATE_NAMES[raft.role], raft.term
             else:
                 status = node.peer_status(node_id)
                 role, term = (STATE_NAMES[status.role], status.term) if status else ("Unknown", 0)
+                release, protocol = (status.release, status.protocol) if status else ("", 0)
             described[node_id] = {
                 "id": node_id,
                 "address": member.raft,
                 "is_leader": role == "Leader",
                 "state": role,
                 "term": term,
+                "release": release or None,
+                "protocol_version": protocol or None,
             }
         return {
             "cluster_size": len(described),
             "is_leader": raft.role == LEADER,
             "local_node_id": self.config.node_id,
+            "protocol_version": node.versions.cluster,
             "nodes": described,
             "timestamp": int(time.time()),
         }
@@ -159,6 +165,7 @@ class LocalService:
             "status": "ok" if all(checks.values()) else "unavailable",
             "checks": checks,
             "node": self.config.node_id,
+            "release": __version__,
             "leader": node.raft.leader or None,
             "term": node.raft.term,
             "commit_index": node.raft.commit_index,

@@ -9,7 +9,8 @@ from fastkv._core.append import fill
 from fastkv.errors import NoDataDirectory
 from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
 from fastkv.storage.check import locked
-from fastkv.storage.directory import IDENTITY_FILE, read_identity
+from fastkv.storage.formats import refuse_newer
+from fastkv.storage.identity import IDENTITY_FILE, read_identity
 from fastkv.storage.wal_format import log_identity
 from fastkv.storage.wal_recovery import scan
 
@@ -20,9 +21,11 @@ def read_log(path: Path, first: int, limit: int) -> dict[str, Any]:
     """At most `limit` entries from index `first` on, the newest where that is 0, as a running node describes its log.
 
     `commit_index` is what the node had written down of it, which may lag; `applied_index` is not known here.
-    NoDataDirectory where it is none, DirectoryInUse where a node runs, DamagedLog where the log is not whole.
+    NoDataDirectory where it is none, DirectoryInUse where a node runs, DamagedLog where the log is not whole,
+    NewerVersion for the data of a newer release.
     """
     with locked(path):
+        refuse_newer(path)
         identity = read_identity(path / IDENTITY_FILE)
         cluster, node_id = str(identity["cluster"]), str(identity["node_id"])
         found = scan(

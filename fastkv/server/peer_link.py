@@ -4,6 +4,9 @@ A link is one-way: this node's frames travel on the connection that it dialled, 
 So two nodes that dial each other at once need no tie-break, and a link's state has one owner. A link may lose
 everything it holds when it breaks; Raft expects no more of it. Whom to reach, and where, changes with the members.
 
+A link begins in the newest version of the protocol that this node speaks; the peer takes the newest that both know. One
+that knows no ranges of versions refuses that HELLO, and is dialled again in version 1.
+
 Each link is pinged once a second, behind whatever else travels on it: how long the answer takes is what a heartbeat
 would have to wait. Nothing but the metrics hangs on it.
 """
@@ -22,6 +25,7 @@ from typing import cast
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
 from fastkv.node import Addresses
+from fastkv.version import OLDEST_PROTOCOL_VERSION
 from fastkv.wire.client import PEER_ROLE, HelloReply, decode_hello_reply, encode_hello_body
 
 log = logging.getLogger(__name__)
@@ -127,6 +131,8 @@ class _Peer:
         self.dialled = ""
         """Where the link goes, or the last attempt went."""
         self.attempts = 0
+        self.version = 0
+        """Of the HELLO to dial with where the newest was refused; else 0."""
         self.nudge = asyncio.Event()
         self.link: PeerLink | None = None
         self.task: asyncio.Task[None] | None = None
@@ -144,7 +150,7 @@ class PeerLinks:
     """The node's transport over TCP: keeps a link to each peer up, and tells when one comes or goes.
 
     `on_linked(peer, disk)` says whether whoever answered is the peer; `on_refused(peer, status, text)` is told why a
-    peer does not let this node in.
+    peer does not let this node in. Nobody is linked with who does not speak `cluster_version()`.
     """
 
     def __init__(
@@ -154,17 +160,29 @@ class PeerLinks:
         *,
         disk: int,
         address: str,
+        protocol_version: int,
         output_limit_bytes: int,
         on_linked: Callable[[str, int], bool],
         on_lost: Callable[[str], None],
         on_refused: Callable[[str, int, str], None],
+        cluster_version: Callable[[], int] = lambda: OLDEST_PROTOCOL_VERSION,
     ) -> None:
-        hello = encode_hello_body(PEER_ROLE, node_id, cluster, disk=disk, address=address)
-        self._hello = encode_frame(Opcode.HELLO, 0, 0, 0, hello)
+        self._newest = protocol_version
+        self._hellos = {
+            version: encode_frame(
+                Opcode.HELLO,
+                0,
+                0,
+                0,
+                encode_hello_body(PEER_ROLE, node_id, cluster, disk=disk, address=address, version=version),
+            )
+            for version in {protocol_version, OLDEST_PROTOCOL_VERSION}
+        }
         self._output_limit_bytes = output_limit_bytes
         self._on_linked = on_linked
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self._cluster_version = cluster_version
         self._peers: dict[str, _Peer] = {}
         self._dirty: list[PeerLink] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -265,6 +283,8 @@ class PeerLinks:
                 peer.link = link
                 await link.closed
                 peer.link = None
+                if self._step_down(peer, link):
+                    continue
                 if link.accepted:
                     backoff = FIRST_BACKOFF_S
                     log.info("link to %s lost", name)
@@ -278,12 +298,22 @@ class PeerLinks:
             await self._pause(peer, backoff * (0.5 + self._jitter.random()))
             backoff = min(backoff * 2, LAST_BACKOFF_S)
 
+    def _step_down(self, peer: _Peer, link: PeerLink) -> bool:
+        """Whether to dial again, in an older version: the peer may be of a release that knows no other."""
+        refused = link.refusal is not None and link.refusal[0] == Status.UNSUPPORTED_VERSION
+        again = refused and not peer.version and self._newest > OLDEST_PROTOCOL_VERSION
+        peer.version = OLDEST_PROTOCOL_VERSION if again else 0
+        return again
+
     async def _dial(self, name: str, peer: _Peer) -> PeerLink | None:
         address = peer.next_address()
         if address is None:
             return None
 
         def answered(link: PeerLink, reply: HelloReply) -> bool:
+            if reply.version < self._cluster_version():
+                log.warning("%s speaks version %d of the protocol, and the cluster a later one", name, reply.version)
+                return False
             if reply.node_id != name or not self._on_linked(name, reply.disk):
                 log.warning("%s at %s is another node than the member", reply.node_id, peer.dialled)
                 return False
@@ -291,7 +321,8 @@ class PeerLinks:
             return True
 
         loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(lambda: PeerLink(self._hello, answered), *address)
+        hello = self._hellos[peer.version or self._newest]
+        connecting = loop.create_connection(lambda: PeerLink(hello, answered), *address)
         try:
             # Not wait_for: on Python 3.11 it drops a cancellation that comes as the connection does.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):

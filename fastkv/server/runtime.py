@@ -127,10 +127,12 @@ class Runtime:
             config.cluster.name,
             disk=directory.disk,
             address=str(config.cluster.nodes[config.node_id].raft),
+            protocol_version=config.cluster.protocol_version,
             output_limit_bytes=config.limits.peer_frame_bytes,
             on_linked=self._on_linked,
             on_lost=self._on_lost,
             on_refused=self._on_refused,
+            cluster_version=lambda: self.node.versions.in_force,
         )
         transport: Transport = self.links
         self._tracing: Tracing | None = None

@@ -17,11 +17,11 @@ from fastkv._core.connection import Connection, Role
 from fastkv._core.replies import text_for
 from fastkv.config import NodeConfig
 from fastkv.node import Node
+from fastkv.server.handshake import VERSION_WITHOUT_RANGES, agree
 from fastkv.server.local_service import LocalService
 from fastkv.wire.client import (
     CLIENT_ROLE,
     PEER_ROLE,
-    PROTOCOL_VERSION,
     HelloReply,
     decode_hello,
     decode_log_request,
@@ -144,9 +144,10 @@ class RawServer:
             return
         cluster = self._config.cluster.name
         limits = self._config.limits
-        if hello.version != PROTOCOL_VERSION:
-            text = f"protocol version {hello.version} is not supported; this node speaks version {PROTOCOL_VERSION}"
-            connection.break_off(Status.UNSUPPORTED_VERSION, text)
+        newest = self._node.versions.newest
+        version, refusal = agree(hello, newest, self._node.versions.in_force)
+        if not version:
+            connection.break_off(Status.UNSUPPORTED_VERSION, refusal)
         elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
             text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
             connection.break_off(Status.WRONG_CLUSTER, text)
@@ -166,7 +167,7 @@ class RawServer:
             connection.become(Role.PEER if is_peer else Role.CLIENT, hello.id if is_peer else "", frame_bytes)
             leader, address = self._service.leader()
             reply = HelloReply(
-                PROTOCOL_VERSION,
+                version,
                 frame_bytes,
                 limits.value_bytes,
                 self._config.node_id,
@@ -174,6 +175,7 @@ class RawServer:
                 leader,
                 address,
                 self._disk if is_peer else 0,
+                newest if newest > VERSION_WITHOUT_RANGES else 0,
             )
             self._reply(connection, request_id, Opcode.HELLO, Status.OK, encode_hello_reply(reply))
             if is_peer:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastkv.errors import DirectoryInUse, NoDataDirectory, StorageError
-from fastkv.storage.directory import AWAITS_FILE, IDENTITY_FILE, LOCK_NAME, read_identity
+from fastkv.storage.directory import AWAITS_FILE, LOCK_NAME
+from fastkv.storage.formats import refuse_newer
+from fastkv.storage.identity import IDENTITY_FILE, read_identity
 from fastkv.storage.lmdb_format import DATA_FILE, identity_of
 from fastkv.storage.lmdb_pages import EVERYTHING, Survey, survey
 from fastkv.storage.wal_check import LogSurvey, survey_log
@@ -93,7 +95,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def check(path: Path) -> Report:
-    """Look at everything in a data directory that is `locked`."""
+    """Look at everything in a data directory that is `locked`. NewerVersion for one of a newer release."""
+    refuse_newer(path)
     report = Report(path)
     _check_identity(report)
     said = report.identity

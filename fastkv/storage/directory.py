@@ -2,7 +2,7 @@
 
 ```
 LOCK            held (flock) while a process uses the directory; contains its process id, for people
-identity.json   {"format", "cluster", "node_id", "disk", "checksum"}: whose data this is
+identity.json   whose data this is: see `identity`
 wal/            the write-ahead log
 store/          the state machine's store
 ```
@@ -19,23 +19,17 @@ under the old, and the others do not take it for the same member (see `node.acqu
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from xxhash import xxh3_64_intdigest
-
 from fastkv.errors import DirectoryInUse, StorageError, WrongDirectory
-from fastkv.storage.sync import NO_SPACE, sync_directory, sync_file
+from fastkv.storage.formats import refuse_newer
+from fastkv.storage.identity import FORMAT, IDENTITY_FILE, draw_disk, read_identity, write_identity
+from fastkv.storage.sync import NO_SPACE, sync_directory
 
-FORMAT = 1
-"""Of the directory as a whole; its parts have versions of their own."""
-IDENTITY_FILE = "identity.json"
 LOCK_NAME = "LOCK"
-MAX_IDENTITY_BYTES = 64 * 1024
 AWAITS_FILE = "awaits_snapshot"
 """In the directory of a store: it takes the place of a damaged one, and goes with the log only once a snapshot is here.
 
@@ -60,11 +54,13 @@ class DataDirectory:
         """Take the directory, which is made where there is none.
 
         DirectoryInUse while another process has it, WrongDirectory where it belongs to another node or cluster,
-        StorageError for one that this version of fastkv cannot use. OSError where the disk fails or is full.
+        NewerVersion for one that a newer release has written: nothing is changed then but the process id in LOCK. Other
+        StorageErrors for one that cannot be used. OSError where the disk fails or is full.
         """
         _make(path)
         directory = cls(path, _lock(path / LOCK_NAME))
         try:
+            refuse_newer(path)
             _sync_names_above(path)
             directory._remove_leftovers()
             directory._check_identity(cluster, node_id)
@@ -111,8 +107,6 @@ class DataDirectory:
             self.disk = drawn
             return
         theirs = read_identity(path)
-        if theirs["format"] != FORMAT:
-            raise StorageError(f"{path} says format {theirs['format']!r}; this fastkv reads format {FORMAT}")
         for name, what in (("node_id", "node"), ("cluster", "cluster")):
             if theirs[name] != ours[name]:
                 raise WrongDirectory(f"{self.path} belongs to {what} {theirs[name]!r}, not to {what} {ours[name]!r}")
@@ -167,48 +161,3 @@ def _lock(path: Path) -> int:
             raise
         # It is for people only.
     return fd
-
-
-def draw_disk() -> int:
-    """A number for a new data directory."""
-    return secrets.randbits(63) | 1
-
-
-def read_identity(path: Path) -> dict[str, object]:
-    """What a directory says of itself, without its checksum. StorageError where it cannot be believed."""
-    with path.open("rb") as file:
-        raw = file.read(MAX_IDENTITY_BYTES)
-    try:
-        identity = json.loads(raw)
-    except ValueError as error:
-        raise StorageError(f"{path} cannot be read: {error}{_ADVICE}") from error
-    if not isinstance(identity, dict) or not identity.keys() >= {"format", "cluster", "node_id"}:
-        raise StorageError(f"{path} does not say whose data this is{_ADVICE}")
-    said = identity.pop("checksum", None)      # one of an older version has none
-    if identity["format"] == FORMAT and (said not in (None, _checksum(identity)) or not identity.keys() <= _KEYS):
-        raise StorageError(f"{path} is damaged: it is not what was written{_ADVICE}")
-    return identity
-
-
-_KEYS = {"format", "cluster", "node_id", "disk", "joins"}
-_ADVICE = ". `fastkv check` with the directory says more; to go on from the other nodes, use `fastkv repair`"
-
-
-def write_identity(path: Path, identity: dict[str, object]) -> None:
-    """Say durably whose directory it is."""
-    _write_durably(path, json.dumps({**identity, "checksum": _checksum(identity)}).encode() + b"\n")
-
-
-def _checksum(identity: dict[str, object]) -> str:
-    return f"{xxh3_64_intdigest(json.dumps(identity, sort_keys=True).encode()):016x}"
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Write a small file so that after a crash it is there whole, or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        sync_file(file.fileno())
-    unfinished.rename(path)
-    sync_directory(path.parent)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
 
-from fastkv.errors import StorageError
+from fastkv.errors import NewerVersion, StorageError
 from fastkv.kv.store import StoreMeta
+from fastkv.version import __version__
 
 FORMAT = 3
 UNCHECKED_FORMAT = 2
@@ -46,13 +47,23 @@ def encode_meta(meta: StoreMeta) -> bytes:
     return body + xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def knows_format(stored: bytes) -> bool:
-    """Whether that may be a meta record of this version, whole or damaged, and not one of another version."""
-    return len(stored) < 4 or int.from_bytes(stored[:4], "little") in (FORMAT, UNCHECKED_FORMAT)
+def newer_record(stored: bytes) -> int:
+    """The format of a meta record that a newer release has written; 0 of any other, also of a damaged one.
+
+    Every later format keeps its number at the beginning, and the checksum of all before at the end.
+    """
+    body, said = stored[:-_CHECKSUM_BYTES], stored[-_CHECKSUM_BYTES:]
+    version = int.from_bytes(body[:4], "little")
+    return version if version > FORMAT and said == xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little") else 0
 
 
 def decode_meta(stored: bytes, path: Path) -> StoreMeta:
-    """StorageError for a format that this version does not know, and for what is no meta record, or a damaged one."""
+    """NewerVersion for that of a newer release; StorageError for what is no meta record, or a damaged one."""
+    if newer := newer_record(stored):
+        raise NewerVersion(
+            f"the store in {path} has format {newer}, and this release (fastkv {__version__}) knows formats up to "
+            f"{FORMAT}: a newer one wrote it"
+        )
     version = int.from_bytes(stored[:4], "little")
     if version == FORMAT:
         stored, said = stored[:-_CHECKSUM_BYTES], stored[-_CHECKSUM_BYTES:]

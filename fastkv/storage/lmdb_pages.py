@@ -23,14 +23,15 @@ from typing import NamedTuple
 
 from fastkv._core.lmdb_walk import PageWalk
 from fastkv._core.state_hash import load_sessions
-from fastkv.errors import DamagedStore, StorageError
+from fastkv.errors import DamagedStore, NewerVersion, StorageError
 from fastkv.kv.store import StoreMeta
-from fastkv.storage.lmdb_format import IDENTITY_KEY, META_KEY, decode_meta, knows_format
+from fastkv.storage.lmdb_format import IDENTITY_KEY, META_KEY, decode_meta
 
 MAGIC = 0xBEEF_C0DE
 VERSION = 1
 META_PAGES = 2
 PAGE_HEADER_BYTES = 16
+LONG_PAGE_HEADER_BYTES = 24
 META_FLAG = 0x08
 SUBTREE_FLAG = 0x02
 """Of an entry in the main tree: it is the root of a named one."""
@@ -100,7 +101,7 @@ def survey(path: Path, *, content_limit_bytes: int, transaction: int | None = No
     """Look at everything in the file; its content where it is no longer than that. OSError where it cannot be opened.
 
     `transaction` is one that a reader holds open in a file that others write to; by default it is the newest. A file
-    without a byte is a store that was about to be made. StorageError for a format that this version does not know.
+    without a byte is a store that was about to be made. NewerVersion for that of a newer release.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -126,6 +127,53 @@ def advice(path: Path, damages: list[Damage]) -> str:
         f"{path} is damaged: {shown}{more}. Nothing was changed. `fastkv check` with the node's data directory says "
         "what all is damaged; to go on, repair from peers: `fastkv repair` sets it aside, and the node gets it back"
     )
+
+
+def newer_lmdb(path: Path) -> int:
+    """The version of LMDB's own format in a file of a newer LMDB; 0 of any other, also where that cannot be read.
+
+    LMDB writes it into both meta pages. Where only one has it, that one is damaged. A page's header, which comes before
+    it, is longer in LMDB 1.0.
+    """
+    with path.open("rb") as file:
+        first = _lmdb_version(file.read(LARGEST_PAGE))
+        file.seek(os.sysconf("SC_PAGE_SIZE"))
+        second = _lmdb_version(file.read(LARGEST_PAGE))
+    return first if first > VERSION and second != VERSION else 0
+
+
+def _lmdb_version(page: bytes) -> int:
+    for offset in (PAGE_HEADER_BYTES, LONG_PAGE_HEADER_BYTES):
+        magic, version = struct.unpack_from("<II", page.ljust(LONG_PAGE_HEADER_BYTES + 8), offset)
+        if magic == MAGIC:
+            return int(version)
+    return 0
+
+
+def stored_meta(path: Path) -> bytes:
+    """The meta record of a store's file as it stands there, found by no more than its pages; empty where it is not."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        nbytes = os.fstat(fd).st_size
+        good = [meta for meta in read_metas(fd, nbytes) if isinstance(meta, MetaPage)]
+        if not good:
+            return b""
+        newest = max(good, key=lambda meta: meta.transaction)
+        walk = PageWalk(fd, newest.page_bytes, min(-(-nbytes // newest.page_bytes), newest.last_page + 1))
+        for number in range(META_PAGES):
+            walk.mark(number)
+        named = _items(walk, newest.main)
+        root = named.get(b"meta", b"")
+        return _items(walk, Tree._make(_TREE.unpack(root))).get(META_KEY, b"") if len(root) == _TREE.size else b""
+    finally:
+        os.close(fd)
+
+
+def _items(walk: PageWalk, tree: Tree) -> dict[bytes, bytes]:
+    items: list[tuple[bytes, int, bytes]] = []
+    if tree.root != NO_PAGE:
+        walk.walk(tree.root, tree.depth, items=items)
+    return {key: value for key, _, value in items}
 
 
 def read_metas(fd: int, file_bytes: int) -> list[MetaPage | str]:
@@ -276,9 +324,9 @@ class _Surveyor:
         try:
             result.meta = found = decode_meta(meta[META_KEY], self._path)
             parts = load_sessions((key, value) for key, _, value in sessions)
+        except NewerVersion:
+            raise
         except (StorageError, ValueError) as error:
-            if not knows_format(meta[META_KEY]):
-                raise
             self._wrong(f"a record cannot be read: {error}")
             return
         if found.key_count != entries:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastkv.storage.check import COPY, IDENTITY, LOG, STORE, Report
-from fastkv.storage.directory import AWAITS_FILE, FORMAT, IDENTITY_FILE, draw_disk, write_identity
+from fastkv.storage.directory import AWAITS_FILE
+from fastkv.storage.identity import FORMAT, IDENTITY_FILE, draw_disk, write_identity
 from fastkv.storage.sync import sync_directory
 
 NOTHING, COPIES, REPLAY, FETCH, NEW_MEMBER = "nothing", "copies", "replay", "fetch", "new member"

@@ -12,6 +12,7 @@ each record vouches for all before it.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
@@ -103,6 +104,13 @@ def parse_segment_header(data: Buffer) -> SegmentHeader | None:
     if magic != MAGIC or checksum != xxh3_64_intdigest(memoryview(data)[:_SEGMENT_CHECKED]):
         return None
     return SegmentHeader(version, segment_id, chain, identity, salt, capacity)
+
+
+def newer_segment(path: Path) -> int:
+    """The version of a segment that a newer release has written; 0 of any other, also where that cannot be read."""
+    with path.open("rb") as file:
+        header = parse_segment_header(file.read(SEGMENT_HEADER_BYTES))
+    return header.version if header is not None and header.version > VERSION else 0
 
 
 class RecordHeader(NamedTuple):

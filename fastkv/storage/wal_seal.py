@@ -20,7 +20,9 @@ from xxhash import xxh3_64_intdigest
 from fastkv.storage.sync import NO_SPACE, sync_directory, sync_file
 
 FILE = "sealed"
-_MAGIC = int.from_bytes(b"fkvseal1", "little")
+VERSION = 1
+_NAME = b"fkvseal"
+_MAGIC = int.from_bytes(_NAME + b"1", "little")
 _SEAL = struct.Struct("<QQQQ")
 _CHECKED = _SEAL.size - 8
 
@@ -46,6 +48,21 @@ def read_seal(directory: Path) -> Seal | None:
     magic, position, salt, checksum = _SEAL.unpack(stored)
     whole = magic == _MAGIC and checksum == xxh3_64_intdigest(stored[:_CHECKED])
     return Seal(position, salt) if whole else None
+
+
+def newer_seal(path: Path) -> int:
+    """The version of a seal that a newer release has written; 0 of any other, also where that cannot be read.
+
+    It is the last digit of the magic; every version keeps that, and the checksum of the first 24 bytes behind them.
+    """
+    try:
+        stored = path.read_bytes()[: _SEAL.size]
+    except FileNotFoundError:
+        return 0
+    digit = stored[len(_NAME) : len(_NAME) + 1]
+    if len(stored) < _SEAL.size or not stored.startswith(_NAME) or not digit.isdigit() or int(digit) <= VERSION:
+        return 0
+    return int(digit) if _SEAL.unpack(stored)[3] == xxh3_64_intdigest(stored[:_CHECKED]) else 0
 
 
 def write_seal(directory: Path, position: int, salt: int) -> None:

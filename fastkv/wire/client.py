@@ -12,12 +12,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from fastkv._core.codes import PROTOCOL_VERSION as PROTOCOL_VERSION
 from fastkv._core.codes import Consistency, ScanFlag
+from fastkv.version import OLDEST_PROTOCOL_VERSION as OLDEST_PROTOCOL_VERSION
+from fastkv.version import PROTOCOL_VERSION as PROTOCOL_VERSION
 
 MAGIC = b"fkv1"
 CLIENT_ROLE = 1
 PEER_ROLE = 2
+CLIENT_VERSION = 1
+"""What a client says: the lowest version that has all it needs, so that servers of every release take it."""
 
 _HELLO = struct.Struct("<4sHBB")
 _HELLO_REPLY = struct.Struct("<HHII")
@@ -44,7 +47,8 @@ MAX_LOG_ENTRIES = 1000
 class Hello:
     """The first frame of a connection. `cluster` may be empty for a client: any will do.
 
-    A node also says the number of its data directory, and its raw-TCP `host:port`.
+    Whoever dials speaks the versions from `oldest` to `version`. A node also says the number of its data directory, and
+    its raw-TCP `host:port`.
     """
 
     version: int
@@ -54,13 +58,15 @@ class Hello:
     credentials: bytes
     disk: int = 0
     address: str = ""
+    oldest: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class HelloReply:
     """What a server says of itself. `leader_id` and `leader_address` are empty while it knows no leader.
 
-    `disk` is the number of its data directory, which it says to nodes only: else 0.
+    `version` is that of this connection. `newest` is what the server speaks at most; one that speaks version 1 only
+    says 0. `disk` is the number of its data directory, which it says to nodes only: else 0.
     """
 
     version: int
@@ -71,6 +77,7 @@ class HelloReply:
     leader_id: str
     leader_address: str
     disk: int = 0
+    newest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,34 +160,49 @@ def _string(value: bytes) -> bytes:
 
 
 def encode_hello_body(
-    role: int, own_id: str, cluster: str, credentials: bytes = b"", *, disk: int = 0, address: str = ""
+    role: int,
+    own_id: str,
+    cluster: str,
+    credentials: bytes = b"",
+    *,
+    disk: int = 0,
+    address: str = "",
+    version: int = CLIENT_VERSION,
 ) -> bytes:
-    """The body of HELLO. ValueError for a string of more than 65535 bytes, here and in the other encoders."""
-    header = _HELLO.pack(MAGIC, PROTOCOL_VERSION, role, 0)
+    """The body of HELLO, of one who speaks the versions up to `version`.
+
+    ValueError for a string of more than 65535 bytes, here and in the other encoders.
+    """
+    header = _HELLO.pack(MAGIC, version, role, version - min(OLDEST_PROTOCOL_VERSION, version))
     body = header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
     return body + _DISK.pack(disk) + _string(address.encode()) if role == PEER_ROLE else body
 
 
 def decode_hello(body: bytes) -> Hello:
-    """ValueError where the body is no HELLO. Of another version only the version and the role are read."""
+    """ValueError where the body is no HELLO. Of one that speaks no version known here, only versions and role are read.
+
+    What a later version has appended is passed over.
+    """
     if len(body) < _HELLO.size or body[:4] != MAGIC:
         raise ValueError("the magic bytes are missing")
-    _, version, role, reserved = _HELLO.unpack_from(body)
-    if version != PROTOCOL_VERSION:
-        return Hello(version, role, "", "", b"")
-    if reserved:
-        raise ValueError("reserved bits are set")
+    _, version, role, older = _HELLO.unpack_from(body)
+    oldest = version - older
+    if not version or oldest > PROTOCOL_VERSION:
+        return Hello(version, role, "", "", b"", oldest=oldest)
+    if oldest < 1:
+        raise ValueError("reserved bits are set: versions begin with 1")
     reader = _Reader(body, _HELLO.size)
-    hello = Hello(version, role, reader.text(), reader.text(), reader.string())
+    hello = Hello(version, role, reader.text(), reader.text(), reader.string(), oldest=oldest)
     if role == PEER_ROLE:
         hello = replace(hello, disk=reader.fields(_DISK)[0], address=reader.text())
-    reader.finish()
+    if version <= PROTOCOL_VERSION:
+        reader.finish()
     return hello
 
 
 def encode_hello_reply(reply: HelloReply) -> bytes:
     """The body of the answer to HELLO."""
-    header = _HELLO_REPLY.pack(reply.version, 0, reply.max_frame_bytes, reply.max_value_bytes)
+    header = _HELLO_REPLY.pack(reply.version, reply.newest, reply.max_frame_bytes, reply.max_value_bytes)
     texts = (reply.node_id, reply.cluster, reply.leader_id, reply.leader_address)
     body = header + b"".join(_string(text.encode()) for text in texts)
     return body + _DISK.pack(reply.disk) if reply.disk else body
@@ -189,10 +211,11 @@ def encode_hello_reply(reply: HelloReply) -> bytes:
 def decode_hello_reply(body: bytes, role: int = CLIENT_ROLE) -> HelloReply:
     """ValueError where the body is no answer to the HELLO of one of that role."""
     reader = _Reader(body)
-    version, _, max_frame_bytes, max_value_bytes = reader.fields(_HELLO_REPLY)
+    version, newest, max_frame_bytes, max_value_bytes = reader.fields(_HELLO_REPLY)
     reply = HelloReply(
-        version, max_frame_bytes, max_value_bytes, reader.text(), reader.text(), reader.text(), reader.text()
-    )
+        version, max_frame_bytes, max_value_bytes, reader.text(), reader.text(), reader.text(), reader.text(),
+        newest=newest,
+    )  # fmt: skip
     if role == PEER_ROLE:
         reply = replace(reply, disk=reader.fields(_DISK)[0])
     reader.finish()

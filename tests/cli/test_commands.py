@@ -251,7 +251,7 @@ def test_version() -> None:
     text = run("version").stdout
     answer = json.loads(run("version", "--json").stdout)
     assert text.startswith(f"fastkv {answer['version']} ")
-    assert answer["protocol"] == 1
+    assert answer["protocol"] == 2
 
 
 def test_serve_refuses_a_bad_configuration_with_status_2(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ class Bench:
         max_uncommitted_bytes: int = 1 << 20,
         lease_ns: int = 0,
         lease_reads: bool = True,
+        protocol_version: int = 1,
     ) -> None:
         self.wire = Wire()
         self.disk = MemoryDisk()
@@ -113,6 +114,7 @@ class Bench:
             snapshot_window_bytes=4096,
             snapshot_timeout_ticks=30,
             lease_reads=lease_reads,
+            protocol_version=protocol_version,
         )
         self.clock_ns = 0
         self.addresses: Addresses = {}

@@ -19,6 +19,7 @@ from fastkv.raft import (
     Membership,
     NoteDisk,
     Promote,
+    RaiseVersion,
     Readdress,
     Remove,
 )
@@ -189,6 +190,7 @@ A, B, C, D = (Member(name, f"{name}:1", f"{name}:2", disk) for disk, name in enu
             Membership((A, Member("b", "new:1", "b:2", 2), C, D), ("a", "b", "c"))]),
         (Readdress("d", http="new:2"), [
             Membership((A, B, C, Member("d", "d:1", "new:2", 4)), ("a", "b", "c"))]),
+        (RaiseVersion(2), [Membership((A, B, C, D), ("a", "b", "c"), version=2)]),
     ],
     ids=str,
 )  # fmt: skip
@@ -216,3 +218,15 @@ def test_4_1_an_entry_that_is_no_configuration_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a membership"):
         Membership.decode(body)
     assert (Membership.decode(b""), bool(Membership.decode(b""))) == (Membership(), False)
+
+
+def test_a_configuration_keeps_its_version_whatever_changes() -> None:
+    now = Membership((A, B, C, D), ("a", "b", "c"), version=7)
+    for change in (Promote("d"), Remove("b"), Remove("d"), Readdress("b", raft="x:1")):
+        after = plan(now, change)
+        assert (after.version, after.final().version) == (7, 7)
+
+
+def test_a_configuration_of_version_1_is_written_as_the_release_did_that_knew_no_other() -> None:
+    assert b"version" not in Membership((A,), ("a",)).encode()
+    assert b'"version":2' in Membership((A,), ("a",), version=2).encode()

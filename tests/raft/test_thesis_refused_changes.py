@@ -21,6 +21,7 @@ from fastkv.raft import (
     NotLeader,
     Overloaded,
     Promote,
+    RaiseVersion,
     Readdress,
     Remove,
     Transferring,
@@ -72,6 +73,7 @@ def well_known() -> Alone:
         (Promote("b"), "b is a voter already"),
         (NoteDisk("b", 9), "b is already known by its disk 0x2"),
         (NoteDisk("b", 2), "b is already known by its disk 0x2"),
+        (RaiseVersion(1), "the cluster speaks version 1 of the protocol already"),
     ],
     ids=str,
 )

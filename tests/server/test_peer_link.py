@@ -12,18 +12,21 @@ from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import FrameReader, encode_frame
 from fastkv.server import peer_link
 from fastkv.server.peer_link import PeerLinks
-from fastkv.wire.client import HelloReply, encode_hello_reply
+from fastkv.wire.client import HelloReply, decode_hello, encode_hello_reply
 
 DISK = 77
 REPLY = encode_hello_reply(HelloReply(1, 1 << 20, 1 << 20, "b", "test", "", "", DISK))
 
 
 class Peer:
-    """A node that accepts links; or refuses them, with `status`."""
+    """A node that accepts links; or refuses them, with `status`. It speaks the versions in `speaks`."""
 
     def __init__(self, status: int = Status.OK) -> None:
         self.status = status
         self.reply = REPLY
+        self.speaks = {1, 2}
+        self.dialled: list[int] = []
+        """The versions of the HELLOs that came."""
         self.heard: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -38,8 +41,11 @@ class Peer:
         while data := await reader.read(65536):
             for opcode, _, _, request_id, body in frames.feed(data):
                 if opcode == Opcode.HELLO:
-                    said = self.reply if self.status == Status.OK else b"go away"
-                    writer.write(encode_frame(opcode, FrameFlag.RESPONSE, self.status, request_id, said))
+                    self.dialled.append(decode_hello(body).version)
+                    known = self.dialled[-1] in self.speaks
+                    status = self.status if known else Status.UNSUPPORTED_VERSION
+                    said = self.reply if status == Status.OK else b"go away"
+                    writer.write(encode_frame(opcode, FrameFlag.RESPONSE, status, request_id, said))
                 else:
                     self.heard.put_nowait((opcode, body))
         writer.close()
@@ -55,6 +61,7 @@ class Events:
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
+        self.cluster_version = 1
 
     def links(self, port: int) -> PeerLinks:
         links = PeerLinks(
@@ -62,10 +69,12 @@ class Events:
             "test",
             disk=5,
             address="127.0.0.1:1",
+            protocol_version=2,
             output_limit_bytes=1 << 20,
             on_linked=self.linked,
             on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
             on_refused=lambda peer, status, text: self.queue.put_nowait(f"{peer} refuses: {status} {text}"),
+            cluster_version=lambda: self.cluster_version,
         )
         links.set_peers({"b": (f"127.0.0.1:{port}",)})
         return links
@@ -120,6 +129,65 @@ def test_a_refused_link_is_said_once_and_tried_again(caplog: pytest.LogCaptureFi
         links.nudge("b")
         while await events.next() != "b linked":
             pass
+        await links.close()
+        peer.server.close()
+
+    run(scenario)
+    assert caplog.text.count("go away") == 1
+
+
+def test_a_peer_that_knows_no_ranges_of_versions_is_dialled_again_in_version_1(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        peer.speaks = {1}
+        links = events.links(await peer.start())
+        links.start()
+        assert await events.next() == "b linked"
+        assert peer.dialled == [2, 1]
+        peer.speaks = {1, 2}                # it was upgraded meanwhile
+        peer.hang_up()
+        assert await events.next() == "b lost"
+        assert await events.next() == "b linked"
+        assert peer.dialled == [2, 1, 2]
+        await links.close()
+        peer.server.close()
+
+    run(scenario)
+    assert "go away" not in caplog.text
+
+
+def test_a_peer_that_does_not_speak_the_cluster_s_version_is_not_linked_with() -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        peer.speaks = {1}
+        links = events.links(await peer.start())
+        events.cluster_version = 2
+        links.start()
+        while peer.dialled.count(1) < 2:
+            assert not links.linked("b")
+            assert (await events.next()).endswith(("linked", "lost"))
+        peer.speaks = {1, 2}
+        peer.reply = encode_hello_reply(HelloReply(2, 1 << 20, 1 << 20, "b", "test", "", "", DISK, newest=2))
+        while not links.linked("b"):
+            await events.next()
+        await links.close()
+        peer.server.close()
+
+    run(scenario)
+
+
+def test_a_peer_that_speaks_no_version_of_ours_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        peer, events = Peer(), Events()
+        peer.speaks = set()
+        links = events.links(await peer.start())
+        links.start()
+        for _ in range(2):
+            assert await events.next() == f"b refuses: {int(Status.UNSUPPORTED_VERSION)} go away"
+            assert await events.next() == "b lost"
+        assert peer.dialled[:4] == [2, 1, 2, 1]
         await links.close()
         peer.server.close()
 

@@ -41,7 +41,7 @@ u32 = st.integers(0, 2**32 - 1)
 texts = st.text(max_size=20)
 blobs = st.binary(max_size=40)
 hellos = st.builds(
-    Hello, st.just(PROTOCOL_VERSION), st.sampled_from([CLIENT_ROLE, PEER_ROLE]), texts, texts, blobs
+    Hello, st.integers(1, PROTOCOL_VERSION), st.sampled_from([CLIENT_ROLE, PEER_ROLE]), texts, texts, blobs
 )
 replies = st.builds(HelloReply, u16, u32, u32, texts, texts, texts, texts)
 records = st.builds(Record, u64, u64, u64, u64, blobs)
@@ -60,7 +60,7 @@ pages = st.builds(ScanPage, u64, st.lists(st.tuples(blobs, records), max_size=5)
 
 
 def encode_hello(hello: Hello) -> bytes:
-    return encode_hello_body(hello.role, hello.id, hello.cluster, hello.credentials)
+    return encode_hello_body(hello.role, hello.id, hello.cluster, hello.credentials, version=hello.version)
 
 
 def encode_page(page: ScanPage) -> bytes:
@@ -106,7 +106,7 @@ def test_damaged_bytes_are_refused_or_mean_something_else(form: Any, data: st.Da
     except ValueError:
         return
     # Whatever is taken says all that the bytes say: nothing follows unread, and nothing is taken twice.
-    if not (isinstance(value, Hello) and value.version != PROTOCOL_VERSION):
+    if not (isinstance(value, Hello) and value.version not in (1, PROTOCOL_VERSION)):
         assert len(encode(value)) == len(body)
 
 
@@ -134,8 +134,18 @@ def test_bytes_behind_the_end_are_refused(form: Any, data: st.DataObject) -> Non
             decode(encode(value) + b"\x00")
 
 
-def test_hello_of_another_version_says_its_version_whatever_follows() -> None:
-    assert decode_hello(MAGIC + b"\x02\x00\x01\x07" + b"\xff" * 30) == Hello(2, CLIENT_ROLE, "", "", b"")
+def test_hello_that_speaks_no_version_known_here_says_which_it_speaks_whatever_follows() -> None:
+    assert decode_hello(MAGIC + b"\x09\x00\x01\x02" + b"\xff" * 30) == Hello(9, CLIENT_ROLE, "", "", b"", oldest=7)
+    assert decode_hello(MAGIC + b"\x00\x00\x01\x00" + b"\xff" * 30) == Hello(0, CLIENT_ROLE, "", "", b"", oldest=0)
+
+
+def test_hello_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    known = encode_hello_body(PEER_ROLE, "node-9", "demo", disk=7, address="h:1", version=PROTOCOL_VERSION)
+    later = known[:4] + (PROTOCOL_VERSION + 1).to_bytes(2, "little") + known[6:7] + b"\x01" + known[8:]
+    hello = Hello(PROTOCOL_VERSION + 1, PEER_ROLE, "node-9", "demo", b"", 7, "h:1", oldest=PROTOCOL_VERSION)
+    assert decode_hello(later + b"appended later") == hello
+    with pytest.raises(ValueError, match="too many"):
+        decode_hello(known + b"appended later")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +155,7 @@ def test_hello_of_another_version_says_its_version_whatever_follows() -> None:
         (b"GET / HTTP/1.1\r\n", "magic"),
         (MAGIC + b"\x01\x00\x01", "magic"),
         (MAGIC + b"\x01\x00\x01\x01" + bytes(6), "reserved"),
+        (MAGIC + b"\x02\x00\x01\x02" + bytes(6), "versions begin with 1"),
         (MAGIC + b"\x01\x00\x01\x00" + b"\x01\x00\xff" + bytes(4), "utf-8"),
     ],
 )

@@ -76,7 +76,7 @@ def scan_item(key: bytes, record: Record) -> bytes:
     return lengths + encoded[:32] + key + encoded[32:]
 
 
-HELLO_ANSWER = HelloReply(1, 4 << 20, 1 << 20, "node-1", "demo", "node-2", "127.0.0.1:9002")
+HELLO_ANSWER = HelloReply(1, 4 << 20, 1 << 20, "node-1", "demo", "node-2", "127.0.0.1:9002", newest=2)
 SCAN_ANSWER = encode_scan_page(7, 1, u64(42) + b"color", scan_item(b"color", RECORD))
 APPEND = Message(
     messages.APPEND, "node-1", "node-2", term=5, index=9, log_term=4, commit=9, low_water=8,
@@ -88,8 +88,9 @@ EXAMPLES = {
     "hello-answer": encode_frame(Opcode.HELLO, ANSWER, Status.OK, 0, encode_hello_reply(HELLO_ANSWER)),
     "hello-refused": encode_frame(Opcode.ERROR, ANSWER, Status.WRONG_CLUSTER, 0, b"no such cluster here"),
     "hello-node": encode_frame(
-        Opcode.HELLO, 0, 0, 0, encode_hello_body(PEER_ROLE, "node-2", "demo", disk=77, address="10.0.0.2:9001")
-    ),
+        Opcode.HELLO, 0, 0, 0,
+        encode_hello_body(PEER_ROLE, "node-2", "demo", disk=77, address="10.0.0.2:9001", version=2),
+    ),  # fmt: skip
     "session": encode_frame(Opcode.SESSION, 0, 0, 7, b"\x01" + bytes(7)),
     "session-answer": encode_frame(Opcode.SESSION, ANSWER, Status.OK, 7, u64(42)),
     "put-in-session": encode_frame(
