@@ -22,6 +22,7 @@ from typing import cast
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
 from fastkv.node import Addresses
+from fastkv.server.names import Names
 from fastkv.wire.client import PEER_ROLE, HelloReply, decode_hello_reply, encode_hello_body
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class PeerLinks:
         on_linked: Callable[[str, int], bool],
         on_lost: Callable[[str], None],
         on_refused: Callable[[str, int, str], None],
+        names: Names | None = None,
     ) -> None:
         hello = encode_hello_body(PEER_ROLE, node_id, cluster, disk=disk, address=address)
         self._hello = encode_frame(Opcode.HELLO, 0, 0, 0, hello)
@@ -165,6 +167,7 @@ class PeerLinks:
         self._on_linked = on_linked
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self._names = names or Names()
         self._peers: dict[str, _Peer] = {}
         self._dirty: list[PeerLink] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -290,16 +293,24 @@ class PeerLinks:
             log.info("link to %s up", name)
             return True
 
-        loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(lambda: PeerLink(self._hello, answered), *address)
+        host, port = address
         try:
+            candidates = await self._names.addresses(host, CONNECT_TIMEOUT_S)
             # Not wait_for: on Python 3.11 it drops a cancellation that comes as the connection does.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, link = await connecting
+                return await self._connect(lambda: PeerLink(self._hello, answered), candidates, port)
         except (TimeoutError, OSError) as error:
             log.debug("cannot reach %s at %s: %s", name, peer.dialled, error)
             return None
-        return link
+
+    async def _connect(self, factory: Callable[[], PeerLink], candidates: list[str], port: int) -> PeerLink:
+        """A connection to the first of some addresses that takes one. The last one's OSError otherwise."""
+        *others, last = candidates
+        loop = asyncio.get_running_loop()
+        for candidate in others:
+            with contextlib.suppress(OSError):
+                return (await loop.create_connection(factory, candidate, port))[1]
+        return (await loop.create_connection(factory, last, port))[1]
 
     async def _pause(self, peer: _Peer, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -11,6 +11,7 @@ import uvloop
 from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import FrameReader, encode_frame
 from fastkv.server import peer_link
+from fastkv.server.names import Names
 from fastkv.server.peer_link import PeerLinks
 from fastkv.wire.client import HelloReply, encode_hello_reply
 
@@ -56,7 +57,7 @@ class Events:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
 
-    def links(self, port: int) -> PeerLinks:
+    def links(self, port: int, *, host: str = "127.0.0.1", names: Names | None = None) -> PeerLinks:
         links = PeerLinks(
             "a",
             "test",
@@ -66,8 +67,9 @@ class Events:
             on_linked=self.linked,
             on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
             on_refused=lambda peer, status, text: self.queue.put_nowait(f"{peer} refuses: {status} {text}"),
+            names=names,
         )
-        links.set_peers({"b": (f"127.0.0.1:{port}",)})
+        links.set_peers({"b": (f"{host}:{port}",)})
         return links
 
     def linked(self, peer: str, disk: int) -> bool:
