@@ -23,7 +23,7 @@ Lookup = Callable[[str], list[str]]
 
 
 def ask_system(host: str) -> list[str]:
-    """The addresses of a name, in the order in which they are to be tried. OSError where there is none. It may block."""
+    """The addresses of a name, in the order in which to try them. OSError where there is none. It may block."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:      # a label that is empty or too long
@@ -40,7 +40,7 @@ class Names:
         self._last: dict[str, list[str]] = {}
 
     async def addresses(self, host: str, timeout_s: float) -> list[str]:
-        """Where to try to connect, at least one address. OSError where nothing is, or was ever, known within the time."""
+        """Where to try to connect, at least one address. OSError where none is known within the time, or ever was."""
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
         under_way = self._under_way.get(host)

@@ -167,17 +167,3 @@ def test_a_detached_cluster_keeps_its_data_over_a_restart(real_fastkv: Fastkv) -
     real_fastkv.run("cluster", "stop", "--data-dir", data)
     assert real_fastkv.up("--detach", "--clean").finish() == 0
     assert fastkv(endpoints, "get", "k")[0] == 3
-
-
-def test_leadership_is_taken_from_one_node_only(cluster: Cluster) -> None:
-    before = cluster.leader()
-    follower = cluster.followers()[0]
-
-    def leader_said(*options: str) -> str:
-        status, out, errors = fastkv(cluster.endpoints, "leader", "transfer", "--timeout", "60", "--json", *options)
-        assert status == 0, errors
-        return next(member["id"] for member in json.loads(out)["members"] if member["is_leader"])
-
-    assert leader_said("--from", follower.node_id) == before.node_id, "who does not lead has nothing to give"
-    assert leader_said("--from", before.node_id, follower.node_id) == follower.node_id
-    assert cluster.leader() is follower
