@@ -41,6 +41,12 @@ RUN /build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /
     && python3 -m compileall -q --invalidation-mode unchecked-hash lib \
     && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
+# What the files may be read by, and when they were changed, is not left to the checkout.
+COPY deploy/docker deploy/docker
+RUN install -D -m 0644 -t /image/etc/fastkv deploy/docker/*.yaml \
+    && install -D -m 0755 deploy/docker/healthcheck /image/usr/local/bin/fastkv-healthcheck \
+    && find /image -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
+
 FROM debian:bookworm-slim
 
 ARG SOURCE_DATE_EPOCH=1767225600
@@ -60,8 +66,7 @@ RUN apt-get update \
        -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 COPY --from=build /usr/local/lib/fastkv /usr/local/lib/fastkv
-COPY deploy/docker/*.yaml /etc/fastkv/
-COPY deploy/docker/healthcheck /usr/local/bin/fastkv-healthcheck
+COPY --from=build /image/ /
 
 # Unbuffered, so that a log line is there when it was written; no .pyc, which the account could not write anyway.
 ENV PATH=/usr/local/lib/fastkv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 KV_DATA_DIR=/var/lib/fastkv

@@ -1,6 +1,6 @@
 """A Docker engine to test with: the one that runs, or one of our own, as root, which leaves nothing behind.
 
-Everything of an engine of our own is in one temporary directory, and it is told to leave the machine's packet filter and
+Everything of an engine of our own is in one temporary directory. It is told to leave the machine's packet filter and
 routing alone: containers of one network reach each other without, and ports that are published on 127.0.0.1 are
 forwarded by a process of the engine. Mounts and interfaces go with the containers.
 """
