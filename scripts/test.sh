@@ -31,6 +31,13 @@ need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
 need prometheus "Prometheus and promtool" command -v promtool
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
+if [[ $quick == false && $EUID -eq 0 ]]; then
+    # For tests/deploy/test_docker.py, which only root can give an engine. Where there is none, it is skipped, loudly.
+    need docker.io "a Docker engine (dockerd)" command -v dockerd
+    need docker-compose docker-compose command -v docker-compose
+    need debootstrap debootstrap command -v debootstrap
+    need iptables iptables command -v iptables
+fi
 provide
 install_fastkv dev
 

@@ -121,22 +121,27 @@ def leader() -> None:
 
 @leader.command()
 @click.argument("node_id", default="")
+@click.option("--from", "leaving", default="", metavar="NODE_ID", help="Only if this node leads; done, if it does not.")
 @endpoints_option
 @timeout_option
 @json_option
-def transfer(node_id: str, endpoints: str, timeout_s: float, as_json: bool) -> None:
+def transfer(node_id: str, leaving: str, endpoints: str, timeout_s: float, as_json: bool) -> None:
     """Hand leadership over to NODE_ID, or to whoever can take it best.
 
     \b
     Example:
       fastkv leader transfer node-2
+      fastkv leader transfer --from node-1      # before node-1 is stopped
     """
-    _ask({"do": "transfer", "to": node_id}, endpoints, timeout_s, as_json)
+    _ask({"do": "transfer", "to": node_id}, endpoints, timeout_s, as_json, leaving=leaving)
 
 
-def _ask(request: dict[str, Any], endpoints: str, timeout_s: float, as_json: bool) -> None:
+def _ask(request: dict[str, Any], endpoints: str, timeout_s: float, as_json: bool, *, leaving: str = "") -> None:
+    """Have a request carried out and show the members. With `leaving`, only where that node leads."""
     with reported(as_json=as_json), connect(endpoints, timeout=timeout_s) as kv:
-        answer = kv.admin(request)
+        answer = kv.admin({"do": "members"}) if leaving else {}
+        if not leaving or any(one["id"] == leaving and one["is_leader"] for one in answer["members"]):
+            answer = kv.admin(request)
     if as_json:
         say_json(answer)
     else:

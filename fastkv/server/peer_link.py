@@ -25,6 +25,7 @@ from typing import cast
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import FrameReader, FrameTooLarge, encode_frame
 from fastkv.node import Addresses
+from fastkv.server.names import Names
 from fastkv.version import OLDEST_PROTOCOL_VERSION
 from fastkv.wire.client import PEER_ROLE, HelloReply, decode_hello_reply, encode_hello_body
 
@@ -166,6 +167,7 @@ class PeerLinks:
         on_lost: Callable[[str], None],
         on_refused: Callable[[str, int, str], None],
         cluster_version: Callable[[], int] = lambda: OLDEST_PROTOCOL_VERSION,
+        names: Names | None = None,
     ) -> None:
         self._newest = protocol_version
         self._hellos = {
@@ -183,6 +185,7 @@ class PeerLinks:
         self._on_lost = on_lost
         self._on_refused = on_refused
         self._cluster_version = cluster_version
+        self._names = names or Names()
         self._peers: dict[str, _Peer] = {}
         self._dirty: list[PeerLink] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -320,17 +323,25 @@ class PeerLinks:
             log.info("link to %s up", name)
             return True
 
-        loop = asyncio.get_running_loop()
+        host, port = address
         hello = self._hellos[peer.version or self._newest]
-        connecting = loop.create_connection(lambda: PeerLink(hello, answered), *address)
         try:
+            candidates = await self._names.addresses(host, CONNECT_TIMEOUT_S)
             # Not wait_for: on Python 3.11 it drops a cancellation that comes as the connection does.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, link = await connecting
+                return await self._connect(lambda: PeerLink(hello, answered), candidates, port)
         except (TimeoutError, OSError) as error:
             log.debug("cannot reach %s at %s: %s", name, peer.dialled, error)
             return None
-        return link
+
+    async def _connect(self, factory: Callable[[], PeerLink], candidates: list[str], port: int) -> PeerLink:
+        """A connection to the first of some addresses that takes one. The last one's OSError otherwise."""
+        *others, last = candidates
+        loop = asyncio.get_running_loop()
+        for candidate in others:
+            with contextlib.suppress(OSError):
+                return (await loop.create_connection(factory, candidate, port))[1]
+        return (await loop.create_connection(factory, last, port))[1]
 
     async def _pause(self, peer: _Peer, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

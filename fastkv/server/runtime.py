@@ -24,7 +24,7 @@ from fastkv.errors import ConfigError, FastKVError
 from fastkv.logs import set_node_context, setup_logging
 from fastkv.node import Addresses, Transport
 from fastkv.raft import LEADER
-from fastkv.server import descriptors
+from fastkv.server import descriptors, service_manager
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
 from fastkv.server.disk_space import DiskSpace
 from fastkv.server.http import HttpServer
@@ -75,7 +75,9 @@ async def _serve(config: NodeConfig) -> int:
         runtime = Runtime(config, directory)
         try:
             await runtime.start()
+            service_manager.notify(service_manager.READY, "STATUS=serving")
             status = await runtime.stopped
+            service_manager.notify(service_manager.STOPPING, "STATUS=handing over")
             await runtime.leave()
             return status
         finally:

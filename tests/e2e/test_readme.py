@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,20 +34,22 @@ def commands(block: str) -> list[str]:
     return [line[2:].split("  #")[0].strip() for line in joined.splitlines() if line.startswith("$ ")]
 
 
-def elsewhere(text: str, cluster: Cluster) -> str:
-    """The text with this cluster's ports in place of the default ones."""
-    for number, node in enumerate(cluster, 1):
+def elsewhere(text: str, nodes: Iterable[Node]) -> str:
+    """The text with these nodes' ports in place of the default ones."""
+    for number, node in enumerate(nodes, 1):
         text = text.replace(f"localhost:{8080 + number}", f"127.0.0.1:{node.http_port}")
         text = text.replace(f"localhost:{9000 + number}", node.endpoint)
     return text
 
 
-def test_the_walk_s_curl_commands(cluster: Cluster) -> None:
+def walk_through(nodes: Iterable[Node]) -> None:
+    """Every command of the walk, against these three nodes."""
+    nodes = list(nodes)
     (walk,) = [block for block in blocks("console") if "curl" in block]
     answers = []
     for command in commands(walk):
         done = subprocess.run(
-            ["bash", "-c", elsewhere(command.replace("curl ", "curl -sS --fail-with-body "), cluster)],
+            ["bash", "-c", elsewhere(command.replace("curl ", "curl -sS --fail-with-body "), nodes)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -59,6 +61,10 @@ def test_the_walk_s_curl_commands(cluster: Cluster) -> None:
     assert answers[2] == answers[3] == answers[4]
     assert "John Doe, Software Engineer" in answers[2]
     assert answers[0].count('"Follower"') == 2
+
+
+def test_the_walk_s_curl_commands(cluster: Cluster) -> None:
+    walk_through(cluster)
 
 
 def test_the_python_example(cluster: Cluster) -> None:

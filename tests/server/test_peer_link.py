@@ -11,6 +11,7 @@ import uvloop
 from fastkv._core.codes import FrameFlag, Opcode, Status
 from fastkv._core.frames import FrameReader, encode_frame
 from fastkv.server import peer_link
+from fastkv.server.names import Names
 from fastkv.server.peer_link import PeerLinks
 from fastkv.wire.client import HelloReply, decode_hello, encode_hello_reply
 
@@ -63,7 +64,7 @@ class Events:
         self.queue: asyncio.Queue[str] = asyncio.Queue()
         self.cluster_version = 1
 
-    def links(self, port: int) -> PeerLinks:
+    def links(self, port: int, *, host: str = "127.0.0.1", names: Names | None = None) -> PeerLinks:
         links = PeerLinks(
             "a",
             "test",
@@ -75,8 +76,9 @@ class Events:
             on_lost=lambda peer: self.queue.put_nowait(f"{peer} lost"),
             on_refused=lambda peer, status, text: self.queue.put_nowait(f"{peer} refuses: {status} {text}"),
             cluster_version=lambda: self.cluster_version,
+            names=names,
         )
-        links.set_peers({"b": (f"127.0.0.1:{port}",)})
+        links.set_peers({"b": (f"{host}:{port}",)})
         return links
 
     def linked(self, peer: str, disk: int) -> bool:

@@ -1,0 +1,85 @@
+# The image of one node. docs/deployment.md says how to run it.
+#
+#   docker build -t fastkv:0.1.0 .
+#
+# Two stages: the first compiles, the second has only what a node needs. Python packages are pinned by hash, file times
+# are fixed and .pyc files carry no times, so that equal sources on an equal base make equal layers.
+
+FROM debian:bookworm-slim AS build
+
+ARG SOURCE_DATE_EPOCH=1767225600
+ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY deploy/docker/*requirements.txt deploy/docker/
+# /build has the tools, /usr/local/lib/fastkv what is delivered: no pip, no setuptools, no compiler.
+RUN python3 -m venv /build \
+    && /build/bin/pip install --require-hashes -r deploy/docker/build-requirements.txt \
+    && python3 -m venv --without-pip /usr/local/lib/fastkv \
+    && /build/bin/pip --python /usr/local/lib/fastkv/bin/python install --no-compile --require-hashes \
+       -r deploy/docker/requirements.txt
+
+# The compiled core by itself, so that a change elsewhere compiles nothing anew.
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY fastkv/version.py fastkv/
+COPY fastkv/_core fastkv/_core
+RUN /build/bin/python setup.py --quiet build_ext
+
+COPY fastkv fastkv
+# --no-index: whatever was missing now would come in unpinned.
+RUN /build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /build/bin/pip --python /usr/local/lib/fastkv/bin/python install --no-compile --no-index --no-deps /wheels/*.whl \
+    && cd /usr/local/lib/fastkv \
+    && find . -name '*.so' -exec strip --strip-unneeded {} + \
+    && find . \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.pyi' \) -delete \
+    && find . -type d \( -name tests -o -name testing -o -name include \) -prune -exec rm -rf {} + \
+    && rm -f bin/activate* bin/Activate* lib/python3*/site-packages/*.dist-info/direct_url.json \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash lib \
+    && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+
+# What the files may be read by, and when they were changed, is not left to the checkout.
+COPY deploy/docker deploy/docker
+RUN install -D -m 0644 -t /image/etc/fastkv deploy/docker/*.yaml \
+    && install -D -m 0755 deploy/docker/healthcheck /image/usr/local/bin/fastkv-healthcheck \
+    && find /image -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
+
+FROM debian:bookworm-slim
+
+ARG SOURCE_DATE_EPOCH=1767225600
+
+# Python, an account without privileges, and a directory for the data that belongs to it. What an installation leaves
+# behind, and what of Python's library no node uses, goes in the same step: a later one would not make the image smaller.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 \
+    && groupadd --gid 10001 fastkv \
+    && useradd --uid 10001 --gid fastkv --home-dir /var/lib/fastkv --no-create-home --shell /usr/sbin/nologin fastkv \
+    && install -d -o fastkv -g fastkv -m 0750 /var/lib/fastkv \
+    && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /var/lib/dpkg/*-old /etc/*- /tmp/* \
+       /usr/share/doc/* /usr/share/man/* /usr/lib/python3.11/ensurepip /usr/lib/python3.11/lib2to3 \
+       /usr/lib/python3.11/pydoc_data \
+    && find / -xdev -newermt "@$SOURCE_DATE_EPOCH" -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' \
+       -not -path '/etc/hosts' -not -path '/etc/hostname' -not -path '/etc/resolv.conf' \
+       -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+
+COPY --from=build /usr/local/lib/fastkv /usr/local/lib/fastkv
+COPY --from=build /image/ /
+
+# Unbuffered, so that a log line is there when it was written; no .pyc, which the account could not write anyway.
+ENV PATH=/usr/local/lib/fastkv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 KV_DATA_DIR=/var/lib/fastkv
+
+USER fastkv
+WORKDIR /var/lib/fastkv
+VOLUME /var/lib/fastkv
+EXPOSE 8081 9001
+STOPSIGNAL SIGTERM
+
+# Whether the process works, not whether it has a leader: an orchestrator restarts who is not healthy, and restarting a
+# node that waits for the others helps nobody. The start period is long because a node may have a long log to read.
+HEALTHCHECK --interval=2s --timeout=3s --retries=5 --start-period=300s CMD ["fastkv-healthcheck"]
+
+ENTRYPOINT ["fastkv"]
+CMD ["serve"]
