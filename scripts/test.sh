@@ -29,6 +29,7 @@ need e2fsprogs mkfs.ext4 command -v mkfs.ext4
 need iproute2 "ip (iproute2)" command -v ip
 need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
+need groff-base "groff (groff-base)" command -v groff
 need prometheus "Prometheus and promtool" command -v promtool
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 if [[ $quick == false && $EUID -eq 0 ]]; then

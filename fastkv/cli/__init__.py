@@ -4,13 +4,15 @@
 * `member`, `leader`: who belongs to a cluster, and who leads it
 * `inspect/`: what is in each node: health, data, log
 * `check`: check and repair the data directory of a stopped node
-* `kv`: get, put, del, scan; `bench`: measure; both talk to a cluster through the client library
+* `kv`: get, mget, put, del, scan; `changes`: cas, incr; `bench`: measure; they use the client library
 * `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
-* `output` and `options`: what all commands share: exit codes, error lines, `--json`, `--endpoints`
+* `completion`, `man`: for shells, and for who reads; both are made from the commands themselves (`manual/`)
+* `output`, `advice` and `options`: what all commands share: exit codes, errors and hints, `--json`, `--endpoints`
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
 import click
@@ -27,12 +29,17 @@ COMMANDS = {
     "check": "fastkv.cli.check:check",
     "repair": "fastkv.cli.check:repair",
     "get": "fastkv.cli.kv:get",
+    "mget": "fastkv.cli.kv:mget",
     "put": "fastkv.cli.kv:put",
     "del": "fastkv.cli.kv:delete",
     "scan": "fastkv.cli.kv:scan",
+    "cas": "fastkv.cli.changes:cas",
+    "incr": "fastkv.cli.changes:incr",
     "inspect": "fastkv.cli.inspect:inspect",
     "bench": "fastkv.cli.bench:bench",
     "chaos": "fastkv.cli.chaos:chaos",
+    "completion": "fastkv.cli.completion:completion",
+    "man": "fastkv.cli.man:man",
     "version": "fastkv.cli.version:version",
 }
 """Where each command is. A node that starts again, and a get from a script, wait for no other command's imports."""
@@ -53,6 +60,15 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """click's own, and for a name that is nearly one, that one."""
+        near = [] if args[0] in COMMANDS else difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if near and not args[0].startswith("-") and not context.resilient_parsing:
+            context.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(context, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)

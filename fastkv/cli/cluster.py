@@ -53,6 +53,7 @@ def cluster() -> None:
 )  # fmt: skip
 @log_level_option
 @log_format_option
+@json_option
 def up(
     config: Path | None,
     nodes: int | None,
@@ -64,6 +65,7 @@ def up(
     deadline_s: float,
     log_level: str | None,
     log_format: str | None,
+    as_json: bool,
 ) -> None:
     """Start a cluster of nodes on this machine, and wait until it has a leader.
 
@@ -75,9 +77,11 @@ def up(
       fastkv cluster up --config config/multi-node-cluster.yaml
       fastkv cluster up --nodes 5 --base-http-port 8181 --base-raft-port 9101 --data-dir /tmp/five --detach
     """
+    if as_json and not detach:
+        raise click.UsageError("--json needs --detach: in the foreground there are the nodes' logs")
     levels = (("--log-level", log_level), ("--log-format", log_format))
     serve_options = tuple(part for option, value in levels if value is not None for part in (option, value))
-    with reported():
+    with reported(as_json=as_json):
         plan = make_plan(
             os.environ,
             config=config,
@@ -91,15 +95,16 @@ def up(
         check_ports(plan)
         if clean_first:
             for path in clean(plan):
-                _say(f"removed {path}")
+                if not as_json:
+                    _say(f"removed {path}")
         check_members(plan)
         if not detach:
             status = supervise(plan, say=_say, ready=lambda leader: _introduce(plan, leader), deadline_s=deadline_s)
             sys.exit(status)
-        _up_detached(plan, deadline_s)
+        _up_detached(plan, deadline_s, as_json)
 
 
-def _up_detached(plan: Plan, deadline_s: float) -> None:
+def _up_detached(plan: Plan, deadline_s: float, as_json: bool) -> None:
     try:
         detached.start(plan)
         leader = detached.wait_for_leader(plan, deadline_s=deadline_s)
@@ -109,7 +114,13 @@ def _up_detached(plan: Plan, deadline_s: float) -> None:
     if leader is None:
         detached.stop(plan.data_dir)
         logs = detached.log_path(plan.data_dir, "node-*")
-        fail(f"no leader within {deadline_s:g} s; stopped again. The logs: {logs}", "NO_LEADER", Exit.UNREACHABLE)
+        message = f"no leader within {deadline_s:g} s; stopped again. The logs: {logs}"
+        fail(message, "NO_LEADER", Exit.UNREACHABLE, as_json=as_json)
+    if as_json:
+        nodes = next(iter(plan.nodes.values())).cluster.nodes
+        addresses = {name: {"raft": str(node.raft), "http": str(node.http)} for name, node in nodes.items()}
+        say_json({"leader": leader, "nodes": addresses, "data_dir": str(plan.data_dir)})
+        return
     _introduce(plan, leader)
     _say(f"runs in the background, logs in {plan.data_dir}; to stop it:")
     _say(f"  fastkv cluster stop --data-dir {plan.data_dir}")
@@ -117,7 +128,8 @@ def _up_detached(plan: Plan, deadline_s: float) -> None:
 
 @cluster.command()
 @data_dir_option
-def stop(data_dir: Path | None) -> None:
+@json_option
+def stop(data_dir: Path | None, as_json: bool) -> None:
     """Stop the cluster that `cluster up --detach` started, and nothing else.
 
     Does nothing where none is running.
@@ -127,16 +139,19 @@ def stop(data_dir: Path | None) -> None:
       fastkv cluster stop --data-dir ./data/cluster
     """
     directory = _data_dir(data_dir)
-    with reported():
+    with reported(as_json=as_json):
         try:
             outcome = detached.stop(directory)
         except PermissionError as error:
-            fail(f"the nodes belong to another user: {error.strerror}", "FAILED", Exit.FAILED)
-    if not outcome:
+            message = f"the nodes belong to another user ({error.strerror}): stop them as that one"
+            fail(message, "FAILED", Exit.FAILED, as_json=as_json)
+    if as_json:
+        say_json({"data_dir": str(directory), "nodes": outcome})
+    elif not outcome:
         _say(f"nothing to stop: no cluster was started with --detach in {directory}")
-        return
-    for name, became in outcome.items():
-        _say(f"{name}: {became}")
+    else:
+        for name, became in outcome.items():
+            _say(f"{name}: {became}")
     if "still running" in outcome.values():
         sys.exit(Exit.FAILED)
 
@@ -162,7 +177,11 @@ def status(endpoints: str, data_dir: Path | None, timeout_s: float, as_json: boo
         if data_dir is not None:
             started = detached.read_record(data_dir)
             if not started:
-                fail(f"no cluster was started with --detach in {data_dir}", "FAILED", Exit.FAILED, as_json=as_json)
+                message = (
+                    f"no cluster was started with --detach in {data_dir}; to start one: "
+                    f"`fastkv cluster up --detach --data-dir {data_dir}`"
+                )
+                fail(message, "FAILED", Exit.FAILED, as_json=as_json)
             endpoints = ",".join(str(node.raft) for node in started.values())
         view = _ask(endpoints, timeout_s)
     if as_json:

@@ -1,14 +1,15 @@
-"""`fastkv get`, `put`, `del` and `scan`."""
+"""`fastkv get`, `mget`, `put`, `del` and `scan`."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import click
 
 from fastkv.cli.options import consistency_option, endpoints_option, json_option, timeout_option
 from fastkv.cli.output import Exit, argument_bytes, as_fields, fail, reported, say_json, shown
-from fastkv.client import Item, connect
+from fastkv.client import AsyncClient, Item, connect
 from fastkv.client.results import ConsistencyName
 
 if_revision_option = click.option(
@@ -48,6 +49,41 @@ def get(key: str, consistency: ConsistencyName, raw: bool, endpoints: str, timeo
 
 
 @click.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@consistency_option
+@endpoints_option
+@timeout_option
+@json_option
+def mget(keys: tuple[str, ...], consistency: ConsistencyName, endpoints: str, timeout_s: float, as_json: bool) -> None:
+    """Print the values of several keys; exit status 3 where any of them is missing.
+
+    One line each, in the order given: the key, a tab, the value, with what is not printable escaped. Missing keys are
+    named on standard error. With --json one object a line; that of a missing key has "value": null. Each key is read by
+    itself: together they are no snapshot, unlike what scan prints.
+
+    \b
+    Example:
+      fastkv mget user:john user:mary
+      fastkv mget a b c --json
+    """
+
+    async def read() -> list[Item]:
+        async with AsyncClient(endpoints, timeout=timeout_s) as kv:
+            return await asyncio.gather(*(kv.get(argument_bytes(key), consistency=consistency) for key in keys))
+
+    with reported(as_json=as_json):
+        items = asyncio.run(read())
+    for item in items:
+        if as_json:
+            say_json(_as_json(item) if item.exists else {**as_fields("key", item.key), "value": None})
+        elif item.value is not None:
+            click.echo(f"{shown(item.key)}\t{shown(item.value)}")
+        else:
+            click.echo(f"key not found: {shown(item.key)}", err=True)
+    sys.exit(Exit.DONE if all(item.exists for item in items) else Exit.NOT_FOUND)
+
+
+@click.command()
 @click.argument("key")
 @click.argument("value")
 @if_revision_option
@@ -63,7 +99,7 @@ def put(key: str, value: str, if_revision: int | None, endpoints: str, timeout_s
       fastkv put logo - < logo.png
       fastkv put lock me --if-revision 0
     """
-    data = sys.stdin.buffer.read() if value == "-" else argument_bytes(value)
+    data = value_bytes(value)
     with reported(as_json=as_json), connect(endpoints, timeout=timeout_s, exactly_once=False) as kv:
         revision = kv.put(argument_bytes(key), data, if_revision=if_revision)
     if as_json:
@@ -145,6 +181,11 @@ def scan(
                 click.echo(shown(item.key))
             else:
                 click.echo(f"{shown(item.key)}\t{shown(item.value)}")
+
+
+def value_bytes(argument: str) -> bytes:
+    """The value that an argument stands for: its own bytes, or, for "-", those of standard input."""
+    return sys.stdin.buffer.read() if argument == "-" else argument_bytes(argument)
 
 
 def _as_json(item: Item) -> dict[str, object]:

@@ -111,7 +111,7 @@ def update(node_id: str, raft: str, http: str, endpoints: str, timeout_s: float,
 
 @click.group()
 def leader() -> None:
-    """Say who leads.
+    """Have another node lead; `fastkv cluster status` says which one does.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""How commands speak: exit codes, one line for an error, one JSON document with `--json`, colour only on a terminal."""
+"""How commands speak: exit codes, an error and what to do about it, JSON with `--json`, colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 import orjson
 
+from fastkv.cli.advice import advice
 from fastkv.errors import ConfigError, FastKVError, OutcomeUnknown, Overloaded, RequestError, Timeout, Unavailable
 
 
@@ -44,12 +45,20 @@ def say_json(value: Any) -> None:
 
 
 def fail(message: str, code: str, status: Exit, *, as_json: bool = False, **more: Any) -> NoReturn:
-    """End with an error: a line on stderr for a person, or a JSON document on stdout."""
-    if as_json:
-        say_json({"error": message, "code": code, **more})
-    else:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    """End with an error and what to do about it: lines on stderr for a person, or a JSON document on stdout."""
+    say_error(message, code, as_json=as_json, **more)
     sys.exit(status)
+
+
+def say_error(message: str, code: str, *, as_json: bool = False, **more: Any) -> None:
+    """Print an error, and a hint where its own text does not say what to do."""
+    hint = advice(code)
+    if as_json:
+        say_json({"error": message, "code": code, **({"hint": hint} if hint else {}), **more})
+        return
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    if hint:
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
 
 
 @contextlib.contextmanager

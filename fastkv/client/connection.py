@@ -25,6 +25,8 @@ from fastkv.wire.client import CLIENT_ROLE, HelloReply, decode_hello_reply, enco
 
 HELLO_LIMIT_BYTES = 64 * 1024
 """The largest frame taken from a server before its HELLO has said what it may send."""
+HTTP_BEGINS = f"a frame of {int.from_bytes(b'HTTP', 'little')} bytes"
+"""What an answer of an HTTP server looks like to who expects a frame."""
 
 
 class Reply(NamedTuple):
@@ -280,8 +282,16 @@ class Connection(asyncio.BufferedProtocol):
             self._reader.received(nbytes)
             for opcode, flags, status, request_id, body in self._reader.frames():
                 self._answered(opcode, flags, status, request_id, body)
-        except (FrameTooLarge, FastKVError) as error:
-            self.lose(error if isinstance(error, FastKVError) else ProtocolError(f"{self.address}: {error}"))
+        except FrameTooLarge as error:
+            self.lose(ProtocolError(self._foreign(error)))
+        except FastKVError as error:
+            self.lose(error)
+
+    def _foreign(self, error: FrameTooLarge) -> str:
+        """What bytes that make no frame say of who sent them."""
+        if HTTP_BEGINS in str(error):
+            return f"{self.address} speaks HTTP: name a node's raw-TCP port (by default 9001), not its HTTP port (8081)"
+        return f"{self.address}: {error}"
 
     def _answered(self, opcode: int, flags: int, status: int, request_id: int, body: bytes) -> None:
         if not flags & FrameFlag.RESPONSE:

@@ -8,7 +8,15 @@
 A leaf: it imports nothing of fastkv but the errors.
 """
 
-from fastkv.config.loader import ENVIRONMENT, config_path, load_config, load_file, parse_host_port
+from fastkv.config.loader import (
+    ENVIRONMENT,
+    NODE_ID,
+    NODE_ID_ALLOWED,
+    config_path,
+    load_config,
+    load_file,
+    parse_host_port,
+)
 from fastkv.config.settings import (
     ClusterConfig,
     HostPort,
@@ -25,6 +33,8 @@ from fastkv.config.validation import is_loopback
 
 __all__ = [
     "ENVIRONMENT",
+    "NODE_ID",
+    "NODE_ID_ALLOWED",
     "ClusterConfig",
     "HostPort",
     "Limits",

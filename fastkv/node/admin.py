@@ -24,6 +24,7 @@ import orjson
 
 from fastkv._core.codes import Opcode, Status
 from fastkv._core.frames import encode_frame
+from fastkv.config import NODE_ID, NODE_ID_ALLOWED, parse_host_port
 from fastkv.node.ports import NodeSettings, Transport
 from fastkv.raft import (
     LEADER,
@@ -254,7 +255,9 @@ def change_of(request: Request) -> Change:
     if not node_id:
         raise ValueError('"id" is missing')
     if what == "add":
-        raft, http = _text(request, "raft"), _text(request, "http")
+        if not NODE_ID.fullmatch(node_id):
+            raise ValueError(f'"id" is {NODE_ID_ALLOWED}')
+        raft, http = _address(request, "raft"), _address(request, "http")
         if not raft:
             raise ValueError('"raft" is missing: the host:port of the raw-TCP port')
         vote = request.get("vote", True)
@@ -266,8 +269,19 @@ def change_of(request: Request) -> Change:
     if what == "remove":
         return Remove(node_id)
     if what == "update":
-        return Readdress(node_id, _text(request, "raft"), _text(request, "http"))
+        moved = Readdress(node_id, _address(request, "raft"), _address(request, "http"))
+        if not (moved.raft or moved.http):
+            raise ValueError('"raft" and "http" are missing: one of them, or both, as host:port')
+        return moved
     raise ValueError('"do" is members, add, promote, remove, update or transfer')
+
+
+def _address(request: Request, name: str) -> str:
+    """An address that can be one; empty where it is not given. Every member keeps what is let in here, and dials it."""
+    text = _text(request, name)
+    if text and parse_host_port(text) is None:
+        raise ValueError(f'"{name}" is host:port or [address]:port, not {text[:64]!r}')
+    return text
 
 
 def _text(request: Request, name: str) -> str:

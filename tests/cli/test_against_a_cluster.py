@@ -66,6 +66,40 @@ def test_keys_and_values(cluster: Cluster) -> None:
     assert fastkv(everywhere, "get", "walk:a")[0] == 3
 
 
+def test_several_keys_and_changes_that_depend_on_what_is_there(cluster: Cluster) -> None:
+    everywhere = cluster.endpoints
+    status, out, _ = fastkv(everywhere, "cas", "cas:a", "0", "first")
+    assert status == 0
+    revision = out.split()[-1].decode()
+    status, out, errors = fastkv(everywhere, "cas", "cas:a", "0", "second")
+    assert (status, out) == (1, b"")
+    assert errors.startswith(f"error: the key is at revision {revision}; nothing was changed\nhint: ")
+    assert fastkv(everywhere, "cas", "cas:a", revision, "second")[0] == 0
+    assert fastkv(everywhere, "mget", "cas:a", "cas:b", "cas:a") == (
+        3, b"cas:a\tsecond\ncas:a\tsecond\n", "key not found: cas:b\n",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in fastkv(everywhere, "mget", "cas:a", "cas:b", "--json")[1].splitlines()]
+    assert [(line["key"], line["value"]) for line in lines] == [("cas:a", "second"), ("cas:b", None)]
+    assert fastkv(everywhere, "incr", "cas:a")[0] == 1
+
+
+def test_no_increment_is_lost_where_several_count(cluster: Cluster) -> None:
+    command = [sys.executable, "-m", "fastkv", "incr", "visits", "--by", "2", "--timeout", "60"]
+    environ = {**os.environ, "FASTKV_ENDPOINTS": cluster.endpoints}
+    running = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) for _ in range(6)]
+    said = [int(process.communicate(timeout=120)[0]) for process in running]
+    assert [process.returncode for process in running] == [0] * 6
+    assert sorted(said) == [2, 4, 6, 8, 10, 12]
+    assert fastkv(cluster.endpoints, "get", "visits") == (0, b"12\n", "")
+
+
+def test_the_http_port_is_named_where_it_was_taken_for_the_other(cluster: Cluster) -> None:
+    node = next(iter(cluster))
+    status, _, errors = fastkv(f"127.0.0.1:{node.http_port}", "get", "k", "--timeout", "1")
+    assert status == 4
+    assert "speaks HTTP" in errors
+
+
 def test_status_asks_every_node(cluster: Cluster) -> None:
     leader = cluster.leader()
     status, out, _ = fastkv(cluster.endpoints, "cluster", "status", "--json")
@@ -164,6 +198,11 @@ def test_a_detached_cluster_keeps_its_data_over_a_restart(real_fastkv: Fastkv) -
     again = real_fastkv.up("--detach")
     assert again.finish() == 0, again.text
     assert fastkv(endpoints, "get", "k") == (0, b"v\n", "")
-    real_fastkv.run("cluster", "stop", "--data-dir", data)
-    assert real_fastkv.up("--detach", "--clean").finish() == 0
+    status, text = real_fastkv.run("cluster", "stop", "--data-dir", data, "--json")
+    assert json.loads(text) == {"data_dir": data, "nodes": dict.fromkeys(("node-1", "node-2", "node-3"), "stopped")}
+    clean = real_fastkv.up("--detach", "--clean", "--json")
+    assert clean.finish() == 0, clean.text
+    started = json.loads(clean.text)
+    assert started["leader"] in started["nodes"]
+    assert ",".join(node["raft"] for node in started["nodes"].values()) == endpoints
     assert fastkv(endpoints, "get", "k")[0] == 3

@@ -19,6 +19,7 @@ import fastkv.cli.bench
 import fastkv.cli.kv
 from fastkv._core.workload import Workload
 from fastkv.cli import cli
+from fastkv.cli.advice import advice
 from fastkv.cli.local.plan import DEFAULT_CLUSTER
 from fastkv.cli.local.probe import leader_of
 from fastkv.client import Item
@@ -182,15 +183,16 @@ def test_scan_passes_its_options_on(store: FakeStore) -> None:
         (InvalidKey("a key has at least one byte"), 2),
     ],
 )
-def test_errors_have_a_line_a_code_and_a_status(store: FakeStore, error: FastKVError, status: int) -> None:
+def test_errors_have_a_line_a_hint_a_code_and_a_status(store: FakeStore, error: FastKVError, status: int) -> None:
     store.error = error
     for arguments in (("put", "k", "v"), ("get", "k"), ("del", "k"), ("scan",)):
         result = run(*arguments)
-        assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"error: {error}\n")
+        said = f"error: {error}\nhint: {advice(error.code)}\n"
+        assert (result.exit_code, result.stdout, result.stderr) == (status, "", said)
         result = run(*arguments, "--json")
         assert (result.exit_code, result.stderr) == (status, "")
         answer = json.loads(result.stdout)
-        assert (answer["error"], answer["code"]) == (str(error), error.code)
+        assert (answer["error"], answer["code"], answer["hint"]) == (str(error), error.code, advice(error.code))
         assert answer.get("revision") == getattr(error, "revision", None)
 
 
@@ -226,12 +228,27 @@ def test_every_help_has_an_example_that_is_itself_well_formed(command: tuple[str
         assert {word for word in words if word.startswith("--")} <= options
 
 
-@pytest.mark.parametrize("command", ["get", "put", "del", "scan", "bench", "cluster status"])
-def test_a_command_that_asks_a_cluster_takes_endpoints_and_json(command: str) -> None:
-    text = run(*command.split(), "--help").stdout
-    assert "--endpoints" in text
-    assert "FASTKV_ENDPOINTS" in text
-    assert "--json" in text
+WITHOUT_A_CLUSTER = {
+    "serve", "cluster up", "cluster stop", "chaos", "check", "repair", "completion", "man", "version",
+}  # fmt: skip
+NO_ANSWER = {"serve", "completion", "man"}
+"""What they print is no answer: the log of a node (--log-format json), a script, a page."""
+
+
+@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
+def test_every_command_takes_json_and_where_it_asks_a_cluster_endpoints(command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+    if "COMMAND [ARGS]" in result.stdout:
+        return
+    assert ("--json" in result.stdout) == (command[0] not in NO_ANSWER)
+    if " ".join(command) not in WITHOUT_A_CLUSTER and command[0] not in WITHOUT_A_CLUSTER:
+        assert "--endpoints" in result.stdout
+        assert "FASTKV_ENDPOINTS" in result.stdout
+
+
+def test_a_command_that_is_nearly_one_is_named() -> None:
+    assert "Did you mean 'get'?" in run("gte", "k").stderr
+    assert "Did you mean" not in run("frobnicate").stderr
 
 
 @pytest.mark.parametrize("arguments", ["no-such", "get", "put k", "get k --no-such", "cluster x"])

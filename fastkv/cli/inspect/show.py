@@ -13,6 +13,8 @@ from fastkv.cli.output import Exit, shown
 
 VALUE_SHOWN = 60
 """Characters of a value in a table."""
+WIDE = 10_000
+"""Columns where there is no terminal that has a width."""
 
 watch_option = click.option(
     "--watch", "every_s", type=click.FloatRange(min=0.1), metavar="SECONDS",
@@ -30,7 +32,8 @@ def table(headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str | Non
         made.add_column(heading, overflow="fold", no_wrap=True)
     for cells, style in rows:
         made.add_row(*cells, style=style)
-    Console(highlight=False, soft_wrap=True, markup=False).print(made)
+    width = None if sys.stdout.isatty() else WIDE      # what reads a pipe wants whole cells
+    Console(highlight=False, soft_wrap=True, markup=False, width=width).print(made)
 
 
 def shortened(text: str) -> str:

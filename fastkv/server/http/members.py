@@ -38,8 +38,6 @@ def update(context: Context, request: Request) -> None:
 
 def promote(context: Context, request: Request) -> None:
     """`POST /cluster/members/{id}/promote`: a learner is to vote."""
-    if not request.path.endswith(PROMOTE):
-        raise HttpError(404, "NOT_FOUND", "there is no such route; GET / lists them")
     _ask(context, request, {"do": "promote", "id": _member(request, PROMOTE)})
 
 

@@ -30,11 +30,8 @@ def _route(**handlers: tuple[str, Handler]) -> Route:
 
 KEY_PREFIX = b"/kv/"
 KEY = _route(GET=("get", kv.get), PUT=("put", kv.put), DELETE=("delete", kv.delete))
-MEMBER = _route(
-    PUT=("member_update", members.update),
-    DELETE=("member_remove", members.remove),
-    POST=("member_promote", members.promote),
-)
+MEMBER = _route(PUT=("member_update", members.update), DELETE=("member_remove", members.remove))
+PROMOTION = _route(POST=("member_promote", members.promote))
 ROUTES: dict[bytes, Route] = {
     b"/": _route(GET=("root", cluster.root)),
     b"/kv": _route(GET=("scan", listing.list_keys)),
@@ -50,15 +47,23 @@ ROUTES: dict[bytes, Route] = {
 }
 
 
+def _find(path: bytes) -> Route | None:
+    if path.startswith(KEY_PREFIX):
+        return KEY
+    if not path.startswith(members.PREFIX):
+        return ROUTES.get(path)
+    of_member = path.removeprefix(members.PREFIX)
+    if of_member.endswith(members.PROMOTE):
+        return PROMOTION
+    return MEMBER if of_member and b"/" not in of_member else None
+
+
 def handle(context: Context, request: Request) -> None:
     """Have a request answered, whatever it is."""
     try:
         if request.failure is not None:
             raise request.failure
-        path = request.path
-        route = KEY if path.startswith(KEY_PREFIX) else ROUTES.get(path)
-        if route is None and path.startswith(members.PREFIX):
-            route = MEMBER
+        route = _find(request.path)
         if route is None:
             raise HttpError(404, "NOT_FOUND", "there is no such route; GET / lists them")
         method = route.methods.get(request.method)

@@ -58,10 +58,18 @@ def test_why_not(face: Face, status: int, expected: int, code: str) -> None:
         ("DELETE", "/cluster/members/%zz", b"", "INVALID_PARAMETER"),
         ("DELETE", "/cluster/members/", b"", "NOT_FOUND"),
         ("DELETE", "/cluster/members/a/b", b"", "NOT_FOUND"),
-        ("POST", "/cluster/members/a", b"", "NOT_FOUND"),
+        ("DELETE", "/cluster/members/%2F", b"", "NOT_FOUND"),
+        ("POST", "/cluster/members//promote", b"", "NOT_FOUND"),
+        ("POST", "/cluster/members/a", b"", "METHOD_NOT_ALLOWED"),
+        ("DELETE", "/cluster/members/a/promote", b"", "METHOD_NOT_ALLOWED"),
         ("GET", "/cluster/members/a", b"", "METHOD_NOT_ALLOWED"),
     ],
 )
 def test_what_is_no_request(face: Face, method: str, path: str, body: bytes, code: str) -> None:
     assert face.request(method, path, body).json["code"] == code
     assert face.service.asked == []
+
+
+def test_each_path_allows_its_own_methods(face: Face) -> None:
+    assert face.request("GET", "/cluster/members/promote").headers["Allow"] == "DELETE, PUT"
+    assert face.request("GET", "/cluster/members/a/promote").headers["Allow"] == "POST"
