@@ -37,6 +37,7 @@ from fastkv.server.metrics import (
     Figures,
     NodeMetrics,
     RawRequests,
+    Requests,
 )
 from fastkv.server.overview import STATE_NAMES, Overview
 from fastkv.server.peer_link import PeerLinks
@@ -160,7 +161,7 @@ class Runtime:
         self.http = HttpServer(self.service, config.limits, tracing=self._tracing)
         self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
         self._disk = DiskSpace(config.data_dir)
-        faces = [self.http.requests, RawRequests(self.node.outbox.tally)]
+        faces: list[Requests] = [self.http.requests, RawRequests(self.node.outbox.tally)]
         self.metrics = NodeMetrics(self._figures, faces)
         self.overview = Overview(self.node, faces, lambda: self.links.round_trips_s)
 

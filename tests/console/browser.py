@@ -50,6 +50,13 @@ KEYS = {
     "ArrowLeft": (37, ""), "ArrowRight": (39, ""), "/": (191, "/"),
 }  # fmt: skip
 SHIFT = 8
+MIDDLE = """
+(e.scrollIntoView({block: 'center', behavior: 'instant'}), (b) => {
+  const [x, y] = [b.x + b.width / 2, b.y + b.height / 2];
+  return b.width && e.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
+})(e.getBoundingClientRect())
+"""
+"""Where to click for an element `e`; null while something else is there."""
 
 
 class Browser:
@@ -64,7 +71,7 @@ class Browser:
         # The browser reads from descriptor 3 and writes to descriptor 4.
         command = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", CHROMIUM, *FLAGS]
         command += [f"--user-data-dir={directory / 'profile'}", "about:blank"]
-        home = {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "XDG_CACHE_HOME": str(directory), "TZ": "UTC"}
+        home = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(directory))
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -72,7 +79,7 @@ class Browser:
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs_in, theirs_out),
-                env={**os.environ, **home},
+                env={**os.environ, **home, "TZ": "UTC"},
                 start_new_session=True,
             )
         os.close(theirs_in)
@@ -181,9 +188,9 @@ class Page:
         found: list[str] = self.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.innerText)")
         return found
 
-    def until(self, expression: str, what: str = "") -> Any:
+    def until(self, expression: str, what: str = "") -> None:
         """Ask until an expression is true."""
-        return eventually(lambda: self.js(expression), within_s=WITHIN_S, what=what or expression)
+        eventually(lambda: self.js(f"!!({expression})"), within_s=WITHIN_S, what=what or expression)
 
     def until_text(self, selector: str, part: str) -> str:
         """Wait until an element shows a text."""
@@ -200,15 +207,9 @@ class Page:
     # -- acting ------------------------------------------------------------------------------------------------------
 
     def click(self, selector: str) -> None:
-        """Click into the middle of an element, as a mouse does: whatever lies above it gets the click."""
+        """Click into the middle of an element, as a mouse does: whatever lies above it would get the click."""
         box = eventually(
-            lambda: self.on(
-                selector,
-                "(e.scrollIntoView({block: 'center', behavior: 'instant'}), b => b.width && [b.x + b.width / 2, "
-                "b.y + b.height / 2])(e.getBoundingClientRect())",
-            ),
-            within_s=WITHIN_S,
-            what=f"{selector} to be there",
+            lambda: self.on(selector, MIDDLE), within_s=WITHIN_S, what=f"{selector} to be there, and not below another"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)

@@ -113,7 +113,8 @@ def test_without_a_leader_nobody_knows_who_is_behind() -> None:
 
 def test_leaderships_are_remembered_as_they_change() -> None:
     overview = overview_of(Node())
-    for leader, term in [("", 0), ("", 1), ("node-1", 1), ("node-1", 1), ("", 2), ("", 3), ("node-1", 3), ("node-1", 4)]:
+    led = [("", 0), ("", 1), ("node-1", 1), ("node-1", 1), ("", 2), ("", 3), ("node-1", 3), ("node-1", 4)]
+    for leader, term in led:
         overview.led_by(leader, term)
     said = [(one["leader"], one["term"]) for one in overview.describe(FIGURES)["leaderships"]]
     assert said == [(None, 0), ("node-1", 1), (None, 2), ("node-1", 3), ("node-1", 4)]

@@ -56,11 +56,12 @@ export function showMembers(view, history) {
 }
 
 function memberRow(member) {
-  const number = (label) => make('td', { class: 'number', 'data-label': label });
-  return make('tr', {},
-    make('th', { scope: 'row' }, make('span', { class: 'id' }, member.id),
+  // The roles are said, because a narrow screen lays the rows out as cards, and browsers then forget what they are.
+  const number = (label) => make('td', { role: 'cell', class: 'number', 'data-label': label });
+  return make('tr', { role: 'row' },
+    make('th', { role: 'rowheader', scope: 'row' }, make('span', { class: 'id' }, member.id),
       make('span', { class: 'here', title: 'This page comes from it' }, 'this node'), make('small')),
-    make('td', { 'data-label': 'Role' }, make('span', { class: 'chip' })),
+    make('td', { role: 'cell', 'data-label': 'Role' }, make('span', { class: 'chip' })),
     number('Term'), number('Lag'), number('Round trip'), number('Applied'), number('Reads/s'), number('Writes/s'));
 }
 
