@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from fastkv.version import OLDEST_PROTOCOL_VERSION
 
@@ -83,3 +83,5 @@ class PeerStatus:
     """The newest version of the protocol that it speaks."""
     release: str = ""
     """Which fastkv it is; empty from one that does not say."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What its server says of it, unchecked: see `fastkv.server.overview`."""
