@@ -10,6 +10,8 @@ A leaf: it imports nothing of fastkv but the errors.
 
 from fastkv.config.loader import ENVIRONMENT, config_path, load_config, load_file, parse_host_port
 from fastkv.config.settings import (
+    OFF,
+    BackupSettings,
     ClusterConfig,
     HostPort,
     Limits,
@@ -25,6 +27,8 @@ from fastkv.config.validation import is_loopback
 
 __all__ = [
     "ENVIRONMENT",
+    "OFF",
+    "BackupSettings",
     "ClusterConfig",
     "HostPort",
     "Limits",

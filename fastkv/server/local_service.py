@@ -15,6 +15,7 @@ from fastkv.node import Node, PeerStatus
 from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
 from fastkv.raft import CANDIDATE, FOLLOWER, LEADER, LEARNER, PRE_CANDIDATE
 from fastkv.server.service import Deliver
+from fastkv.storage.archive import LogArchive
 from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,13 @@ STATE_NAMES = {
 class LocalService:
     """Implements `service.Service` over a node in this process. Runs on the node's loop."""
 
-    def __init__(self, config: NodeConfig, node: Node, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self, config: NodeConfig, node: Node, metrics: Callable[[], bytes], archive: LogArchive | None = None
+    ) -> None:
         self.config = config
         self._node = node
         self._metrics = metrics
+        self._archive = archive
         self._sink = CallbackSink(node.outbox, self._callback_failed)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -167,9 +171,14 @@ class LocalService:
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,
-            "problems": [text for text in (node.alarm, node.refusal, *node.doubts, node.fetch_problem) if text],
+            "problems": [text for text in self._problems() if text],
             "snapshot": node.fetch_progress,
         }
+
+    def _problems(self) -> list[str]:
+        node = self._node
+        archive = self._archive.problem if self._archive is not None else ""
+        return [node.alarm, node.refusal, *node.doubts, node.fetch_problem, archive]
 
     def log(self, first: int, limit: int) -> dict[str, Any]:
         """A page of this node's log; see `service.Service.log`."""

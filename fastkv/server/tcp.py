@@ -17,6 +17,7 @@ from fastkv._core.connection import Connection, Role
 from fastkv._core.replies import text_for
 from fastkv.config import NodeConfig
 from fastkv.node import Node
+from fastkv.server.backup import BackupServer
 from fastkv.server.local_service import LocalService
 from fastkv.wire.client import (
     CLIENT_ROLE,
@@ -46,6 +47,7 @@ class RawServer:
         config: NodeConfig,
         node: Node,
         service: LocalService,
+        backups: BackupServer,
         *,
         disk: int,
         on_peer: Callable[[str], None],
@@ -55,6 +57,7 @@ class RawServer:
         self._config = config
         self._node = node
         self._service = service
+        self._backups = backups
         self._disk = disk
         self._on_peer = on_peer
         self._on_broken = on_broken
@@ -129,6 +132,7 @@ class RawServer:
         """The connection is closed, from whichever side."""
         self.connections.discard(connection)
         self._disks.pop(connection, None)
+        self._backups.forget(connection)
         self._forget_timer(connection)
 
     def broken(self, connection: Connection, status: int, text: str) -> None:
@@ -192,6 +196,8 @@ class RawServer:
             self._admin(connection, request_id, body)
         elif opcode == Opcode.LOG:
             self._log(connection, request_id, body)
+        elif opcode == Opcode.BACKUP:
+            self._backup(connection, request_id, body)
         elif opcode == Opcode.STATUS:
             self._reply(connection, request_id, opcode, Status.OK, orjson.dumps(self._service.status_with_leader()))
         else:
@@ -220,6 +226,19 @@ class RawServer:
         else:
             answer = orjson.dumps(self._service.log(first, limit))
             self._reply(connection, request_id, Opcode.LOG, Status.OK, answer)
+
+    def _backup(self, connection: Connection, request_id: int, body: bytes) -> None:
+        asked_us = self._node.outbox.tally.now_us
+
+        def deliver(status: int, answer: bytes) -> None:
+            self._reply(connection, request_id, Opcode.BACKUP, status, answer, asked_us)
+
+        try:
+            self._backups.asked(connection, body, deliver)
+        except ValueError as error:
+            deliver(Status.INVALID_REQUEST, str(error).encode())
+        except OSError as error:
+            self._on_broken(error)      # the disk cannot be read
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""
