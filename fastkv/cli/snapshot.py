@@ -219,7 +219,7 @@ def restore(
         return
     click.echo(f"restored {done['directory']}: {done['node']} of cluster {done['cluster']}")
     click.echo(f"from {done['from']['file']}, up to entry {done['index']} and revision {done['revision']}")
-    click.echo(f"{done['keys']:,} keys, state hash {done['state_hash']}: the same on every node, or they differ")
+    click.echo(f"{done['keys']:,} keys, state hash {done['state_hash']}; restore {done['restored']}, as on every node")
     click.echo(f"goes on with revision {done['first_revision']}; members {', '.join(done['members'])}")
 
 

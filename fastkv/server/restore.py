@@ -4,7 +4,7 @@ Every node of the new cluster is restored from the same file, in the same way, a
 a word. The new cluster has the old one's keys and a life of its own:
 
 * another name, unless that is asked for, so that nothing of the old one talks to it; data directories with numbers that
-  nobody has seen; the members that the configuration names;
+  nobody has seen; the members that the configuration names. Nodes that were restored differently refuse each other;
 * log indexes and revisions that begin far behind all that the old one can have given out: a client never sees another
   state under a revision that it has seen, and no session that the lost part of the old log opened is taken for a new
   one. Sessions and idempotency keys that are in the backup are restored: a write that is in it is not carried out anew.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+from xxhash import xxh3_64_intdigest
 
 from fastkv.config import NodeConfig
 from fastkv.errors import BadArchive, DirectoryInUse, NoDataDirectory, NoSpace, RestoreRefused
@@ -155,7 +156,8 @@ def _make(plan: Plan, backup: Backup, unfinished: Path, target: Path, progress: 
             keep_above=meta.applied_index, restart_at=restart_at,
         ).close()  # fmt: skip
         sync_directory(store)
-        disk = directory.disk
+        directory.note_restored(_fingerprint(cluster, meta))
+        disk, restored = directory.disk, directory.restored
     _check_empty(target)
     unfinished.rename(target)
     sync_directory(target.parent)
@@ -164,6 +166,7 @@ def _make(plan: Plan, backup: Backup, unfinished: Path, target: Path, progress: 
         "cluster": cluster,
         "node": node_id,
         "disk": f"{disk:016x}",
+        "restored": restored,
         "members": [member.node_id for member in _members(config).members],
         "from": {"file": str(plan.file), "cluster": backup.cluster, "index": backup.index, "revision": backup.revision},
         "index": index,
@@ -193,6 +196,13 @@ def _members(config: NodeConfig) -> Membership:
     return Membership.of(
         Member(node_id, str(address.raft), str(address.http)) for node_id, address in config.cluster.nodes.items()
     )
+
+
+def _fingerprint(cluster: str, meta: StoreMeta) -> str:
+    """Equal for all nodes whose logs may go on from each other: nodes refuse one that has another."""
+    ids = Membership.decode(meta.membership).voters
+    said = (cluster, ids, meta.applied_index, meta.applied_term, meta.revision, meta.state_hash)
+    return f"{xxh3_64_intdigest(repr(said).encode()):016x}"
 
 
 def _copy_store(file: Path, backup: Backup, store: Path, progress: Progress) -> None:

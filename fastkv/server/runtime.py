@@ -45,6 +45,7 @@ from fastkv.server.ticker import Ticker
 from fastkv.storage.archive import LogArchive
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
+from fastkv.wire.client import peer_cluster
 
 if TYPE_CHECKING:
     from fastkv.server.tracing import Tracing
@@ -126,7 +127,7 @@ class Runtime:
         self.store, self.machine, self.log, self.archive = parts.store, parts.machine, parts.log, parts.archive
         self.links = PeerLinks(
             config.node_id,
-            config.cluster.name,
+            peer_cluster(config.cluster.name, directory.restored),
             disk=directory.disk,
             address=str(config.cluster.nodes[config.node_id].raft),
             output_limit_bytes=config.limits.peer_frame_bytes,
@@ -147,6 +148,7 @@ class Runtime:
             self.service,
             BackupServer(self.node, self.store, chunk_bytes=config.raft.snapshot_chunk_bytes),
             disk=directory.disk,
+            restored=directory.restored,
             on_peer=self.links.nudge,
             on_broken=self._broken,
             tracing=self._tracing,

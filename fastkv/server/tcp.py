@@ -50,6 +50,7 @@ class RawServer:
         backups: BackupServer,
         *,
         disk: int,
+        restored: str,
         on_peer: Callable[[str], None],
         on_broken: Callable[[BaseException], None],
         tracing: Tracing | None = None,
@@ -59,6 +60,7 @@ class RawServer:
         self._service = service
         self._backups = backups
         self._disk = disk
+        self._restored = restored
         self._on_peer = on_peer
         self._on_broken = on_broken
         self._tracing = tracing
@@ -147,12 +149,19 @@ class RawServer:
             connection.break_off(Status.INVALID_REQUEST, f"not a HELLO: {error}")
             return
         cluster = self._config.cluster.name
+        named, _, restored = hello.cluster.partition("\0")
         limits = self._config.limits
         if hello.version != PROTOCOL_VERSION:
             text = f"protocol version {hello.version} is not supported; this node speaks version {PROTOCOL_VERSION}"
             connection.break_off(Status.UNSUPPORTED_VERSION, text)
-        elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
-            text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
+        elif named != cluster and (named or hello.role == PEER_ROLE):
+            text = f"this node belongs to cluster {cluster!r}, not {named!r}"
+            connection.break_off(Status.WRONG_CLUSTER, text)
+        elif restored and self._restored and restored != self._restored:
+            text = (
+                f"{hello.id} was restored from another backup than this node, or to another moment: restore every node "
+                "of a cluster from the same file, in the same way"
+            )
             connection.break_off(Status.WRONG_CLUSTER, text)
         elif hello.role not in (CLIENT_ROLE, PEER_ROLE):
             connection.break_off(Status.INVALID_REQUEST, f"role {hello.role} is neither client (1) nor peer (2)")

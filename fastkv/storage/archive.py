@@ -1,8 +1,8 @@
 """The archive of the log: what point-in-time restores replay over a backup.
 
 A thread copies the log, as far as it is durable, into a directory elsewhere: whole segments, and every few seconds what
-has been added to the newest one. A segment leaves the log only once all of it is in the archive (`Wal.kept_from`). A copy
-has the name and the bytes of its segment, so that it is read, and judged, by the same code (`archive_read`).
+has been added to the newest one. A segment leaves the log only once all of it is in the archive (`Wal.kept_from`).
+Copies have the names and the bytes of their segments, so that the same code reads and judges them (`archive_read`).
 
 ```
 ARCHIVE/NODE_ID/DISK-FIRST/     a run: segments of one data directory without a gap, FIRST being the first one's number
