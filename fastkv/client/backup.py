@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from itertools import islice
 
 from fastkv._core.codes import Opcode, Status
@@ -26,7 +26,7 @@ AHEAD = 8
 
 
 class Download:
-    """One snapshot of one node. Made by `open`; iterate over `parts`, then `close`."""
+    """One snapshot of one node. Made by `open`; iterate over `parts`, close them, then `close`."""
 
     def __init__(self, connection: Connection, first: SnapshotChunk, timeout_s: float) -> None:
         self.first = first
@@ -53,7 +53,7 @@ class Download:
             await _close(connection)
             raise
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """All bytes of the snapshot, in order. Unavailable, Timeout, ProtocolError: none of it is of use then."""
         first = self.first
         step = len(first.data)      # the node's own limit may be below what was asked for

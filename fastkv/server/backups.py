@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,7 @@ def status(path: Path, progress: Progress = no_progress) -> dict[str, Any]:
 
 async def take_in(
     first: SnapshotChunk,
-    parts: AsyncIterator[bytes],
+    parts: AsyncGenerator[bytes, None],
     directory: Path,
     name: Callable[[Backup], Path],
     progress: Progress = no_progress,
@@ -51,9 +52,10 @@ async def take_in(
     made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     writer = BackupWriter(directory, image)
     try:
-        async for data in parts:
-            writer.write(data)
-            progress(writer.nbytes, image.nbytes)
+        async with aclosing(parts):
+            async for data in parts:
+                writer.write(data)
+                progress(writer.nbytes, image.nbytes)
         return describe(*writer.finish(made_at, name))
     finally:
         writer.abort()

@@ -17,6 +17,7 @@ import os
 import secrets
 import struct
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -188,6 +189,8 @@ class BackupWriter:
         """Bytes of the image that are here."""
         self._fd = os.open(self._unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._syncer = ThreadPoolExecutor(1, "backup")
+        self._syncing: Future[None] | None = None
 
     def write(self, data: bytes) -> None:
         """The next bytes."""
@@ -197,8 +200,9 @@ class BackupWriter:
             self.nbytes += len(data)
             self._unsynced += len(data)
             if self._unsynced >= WRITEBACK_BYTES:       # all at once, it would hold up whoever shares the disk
-                sync_file(self._fd, data_only=True)
                 self._unsynced = 0
+                self._finish_sync()
+                self._syncing = self._syncer.submit(sync_file, self._fd, data_only=True)
         except OSError as error:
             self._failed(error)
             raise
@@ -207,6 +211,7 @@ class BackupWriter:
         """All is here: verify it, and give it the name that is asked for. BadBackup; BackupExists."""
         image, path = self._image, self._unfinished
         try:
+            self._finish_sync()
             if (self.nbytes, self._checksum.intdigest()) != (image.nbytes, image.checksum):
                 raise BadBackup("what was received is not what the node has sent: its checksum is wrong")
             meta, identity = read_meta(path)
@@ -228,9 +233,15 @@ class BackupWriter:
             self.abort()
         return final, backup
 
+    def _finish_sync(self) -> None:
+        if self._syncing is not None:
+            self._syncing.result()
+            self._syncing = None
+
     def abort(self) -> None:
         """Leave nothing behind. Idempotent."""
         if self._fd >= 0:
+            self._syncer.shutdown()
             os.close(self._fd)
             self._fd = -1
             self._unfinished.unlink(missing_ok=True)

@@ -207,7 +207,8 @@ def test_times_say_what_was_committed_when(tmp_path: Path) -> None:
     with archived(log, root) as kept:
         kept.fill(90)
     path = the_run(root) / TIMES_FILE
-    path.write_text("100.0 10\n200.5 20\nneither\n150.0 25\n300.0 90\n400.0 8")     # torn, and a clock that was set back
+    # A line that was torn, a clock that was set back, and a line that is not whole yet.
+    path.write_text("100.0 10\n200.5 20\nneither\n150.0 25\n300.0 90\n400.0 8")
     read = ArchivedLog(the_run(root), 0)
     assert [read.index_at(at) for at in (99.9, 100.0, 199.0, 201.0, 299.0, 1e12)] == [0, 10, 25, 25, 25, 90]
 
