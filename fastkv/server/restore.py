@@ -90,13 +90,18 @@ def restore(plan: Plan, progress: Progress = no_progress) -> dict[str, Any]:
     _check(plan, backup, target)
     unfinished = target.with_name(f".{target.name}.restoring")
     try:
-        return _make(plan, backup, unfinished, target, progress)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftover(unfinished)
+        directory = DataDirectory.open(unfinished, cluster=plan.config.cluster.name, node_id=plan.config.node_id)
+        try:
+            with directory:     # nobody else touches it until it has its name
+                return _make(plan, backup, directory, target, progress)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except (OSError, lmdb.Error, StoreFull) as error:
         if is_no_space(error) or isinstance(error, StoreFull):
             raise NoSpace(f"there is no room to restore in {target.parent}: nothing was kept") from error
         raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check(plan: Plan, backup: Backup, target: Path) -> None:
@@ -129,45 +134,39 @@ def _check_empty(target: Path) -> None:
         raise RestoreRefused(f"{target} is not empty: restore into a directory that is not there yet")
 
 
-def _make(plan: Plan, backup: Backup, unfinished: Path, target: Path, progress: Progress) -> dict[str, Any]:
-    config = plan.config
+def _make(
+    plan: Plan, backup: Backup, directory: DataDirectory, target: Path, progress: Progress
+) -> dict[str, Any]:
+    config, store = plan.config, directory.store_path
     cluster, node_id = config.cluster.name, config.node_id
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftover(unfinished)
-    with DataDirectory.open(unfinished, cluster=cluster, node_id=node_id) as directory:
-        store = directory.store_path
-        _copy_store(plan.file, backup, store, progress)
-        meta, _ = read_meta(store / DATA_FILE)
-        set_meta(store, meta, identity_of(cluster, node_id))
-        if plan.archive is not None:
-            meta = _replay(plan, backup, meta, store, progress)
-        index, revision = meta.applied_index, meta.revision
-        meta = replace(
-            meta,
-            applied_index=index + plan.bump,
-            revision=revision + plan.bump,
-            membership=_members(config).encode(),
-        )
-        set_meta(store, meta, identity_of(cluster, node_id))
-        reserve_lock_file(store, READERS)
-        restart_at = (meta.applied_index, meta.applied_term)
-        Wal(
-            directory.wal_path, cluster=cluster, node_id=node_id, segment_bytes=config.storage.segment_bytes,
-            keep_above=meta.applied_index, restart_at=restart_at,
-        ).close()  # fmt: skip
-        sync_directory(store)
-        directory.note_restored(_fingerprint(cluster, meta))
-        disk, restored = directory.disk, directory.restored
+    members = _members(config)
+    _copy_store(plan.file, backup, store, progress)
+    meta, _ = read_meta(store / DATA_FILE)
+    set_meta(store, meta, identity_of(cluster, node_id))
+    if plan.archive is not None:
+        meta = _replay(plan, backup, meta, store, progress)
+    index, revision = meta.applied_index, meta.revision
+    meta = replace(
+        meta, applied_index=index + plan.bump, revision=revision + plan.bump, membership=members.encode()
+    )
+    set_meta(store, meta, identity_of(cluster, node_id))
+    reserve_lock_file(store, READERS)
+    sync_directory(store)
+    Wal(
+        directory.wal_path, cluster=cluster, node_id=node_id, segment_bytes=config.storage.segment_bytes,
+        keep_above=meta.applied_index, restart_at=(meta.applied_index, meta.applied_term),
+    ).close()  # fmt: skip
+    directory.note_restored(_fingerprint(cluster, meta))
     _check_empty(target)
-    unfinished.rename(target)
+    directory.path.rename(target)
     sync_directory(target.parent)
     return {
         "directory": str(target),
         "cluster": cluster,
         "node": node_id,
-        "disk": f"{disk:016x}",
-        "restored": restored,
-        "members": [member.node_id for member in _members(config).members],
+        "disk": f"{directory.disk:016x}",
+        "restored": directory.restored,
+        "members": [member.node_id for member in members.members],
         "from": {"file": str(plan.file), "cluster": backup.cluster, "index": backup.index, "revision": backup.revision},
         "index": index,
         "revision": revision,
