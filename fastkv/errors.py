@@ -70,6 +70,30 @@ class DamagedStore(StorageError):
     code = "DAMAGED_STORE"
 
 
+class BadBackup(StorageError):
+    """The file is no backup, or not what was written when it was made. Use another one."""
+
+    code = "BAD_BACKUP"
+
+
+class BackupExists(StorageError):
+    """There is a file of that name already, and it is left as it is. Give another name."""
+
+    code = "BACKUP_EXISTS"
+
+
+class BadArchive(StorageError):
+    """The archived log does not have the entries that are asked for, or not as they were written."""
+
+    code = "BAD_ARCHIVE"
+
+
+class RestoreRefused(StorageError):
+    """The backup is not to be restored so; the message says why. Nothing has changed."""
+
+    code = "RESTORE_REFUSED"
+
+
 class RequestError(FastKVError):
     """The request itself is at fault; the same request will fail again."""
 

@@ -19,6 +19,7 @@ cpdef enum Opcode:
     SESSION = 0x19
     LOG = 0x1A             # a page of the log, to be looked at
     ADMIN = 0x1B           # members and leadership; a peer forwards it with the same opcode
+    BACKUP = 0x1C          # a part of a snapshot, to be kept elsewhere
     # what a peer may say
     RAFT = 0x40
     APPEND = 0x41

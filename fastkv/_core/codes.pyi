@@ -28,6 +28,7 @@ class Opcode(IntEnum):
     SESSION = 0x19
     LOG = 0x1a
     ADMIN = 0x1b
+    BACKUP = 0x1c
     RAFT = 0x40
     APPEND = 0x41
     FORWARD = 0x42

@@ -173,7 +173,8 @@ cdef class Connection(Sink):
     ) except -1:
         cdef uint8_t* at
         cdef bytes text
-        if status == Status.OK and (opcode == Opcode.GET or opcode == Opcode.SCAN) and self.transport is not None and (
+        if status == Status.OK and self.transport is not None and (
+                opcode == Opcode.GET or opcode == Opcode.SCAN or opcode == Opcode.BACKUP) and (
                 self.unread_bytes() > UNREAD_FACTOR * self.output_limit_bytes):
             text = text_for(Status.OVERLOADED)
             return self.answer(

@@ -3,6 +3,7 @@
 * `serve`: run one node; `cluster`: several nodes on this machine, kept by `local/`
 * `member`, `leader`: who belongs to a cluster, and who leads it
 * `inspect/`: what is in each node: health, data, log
+* `snapshot`: back a cluster up, and restore it
 * `check`: check and repair the data directory of a stopped node
 * `kv`: get, mget, put, del, scan; `changes`: cas, incr; `bench`: measure; they use the client library
 * `chaos`: faults on a cluster of processes, and a verdict on what its clients saw
@@ -28,6 +29,7 @@ COMMANDS = {
     "leader": "fastkv.cli.member:leader",
     "check": "fastkv.cli.check:check",
     "repair": "fastkv.cli.check:repair",
+    "snapshot": "fastkv.cli.snapshot:snapshot",
     "get": "fastkv.cli.kv:get",
     "mget": "fastkv.cli.kv:mget",
     "put": "fastkv.cli.kv:put",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from fastkv.cli.local.probe import leader_of
@@ -19,6 +19,12 @@ def ask_each(
 ) -> dict[str, Answer | FastKVError]:
     """Every endpoint's own answer, or why there is none; asked side by side. Answers keep the endpoints' order."""
 
+    return asyncio.run(_ask_all(parse_endpoints(endpoints), timeout_s, question))
+
+
+async def _ask_all(
+    addresses: Sequence[Address], timeout_s: float, question: Callable[[AsyncClient], Awaitable[Answer]]
+) -> dict[str, Answer | FastKVError]:
     async def ask(address: Address) -> Answer | FastKVError:
         try:
             async with AsyncClient(str(address), timeout=timeout_s, follow_leader=False) as client:
@@ -26,12 +32,13 @@ def ask_each(
         except FastKVError as error:
             return error
 
-    async def ask_all() -> dict[str, Answer | FastKVError]:
-        addresses = parse_endpoints(endpoints)
-        answers = await asyncio.gather(*(ask(address) for address in addresses))
-        return dict(zip(map(str, addresses), answers, strict=True))
+    answers = await asyncio.gather(*(ask(address) for address in addresses))
+    return dict(zip(map(str, addresses), answers, strict=True))
 
-    return asyncio.run(ask_all())
+
+async def ask_status_of(addresses: Sequence[Address], timeout_s: float) -> dict[str, dict[str, Any] | FastKVError]:
+    """Each address's own status, or why there is none."""
+    return await _ask_all(addresses, timeout_s, AsyncClient.status)
 
 
 def ask_status(endpoints: str, timeout_s: float) -> dict[str, dict[str, Any] | FastKVError]:

@@ -18,6 +18,8 @@ from fastkv.config.loader import (
     parse_host_port,
 )
 from fastkv.config.settings import (
+    OFF,
+    BackupSettings,
     ClusterConfig,
     HostPort,
     Limits,
@@ -35,6 +37,8 @@ __all__ = [
     "ENVIRONMENT",
     "NODE_ID",
     "NODE_ID_ALLOWED",
+    "OFF",
+    "BackupSettings",
     "ClusterConfig",
     "HostPort",
     "Limits",

@@ -21,6 +21,9 @@ GIB = 1024 * MIB
 HTTP_PORT_BELOW_RAFT = 920
 """Where a node's HTTP port is not given, it is the raw-TCP port less this: 9001 goes with 8081."""
 
+OFF = "off"
+"""Of a setting that is a path: there is none."""
+
 _T = TypeVar("_T")
 
 
@@ -312,6 +315,23 @@ class ConsoleSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """What is kept for restores to any moment."""
+
+    archive_dir: str = _setting(
+        OFF,
+        Rule(
+            str,
+            "The directory, on another disk at best, to which this node copies its log: with it and a backup, any "
+            "state since then can be restored. Each node has its own part of it. `off`: no archive.",
+        ),
+    )
+    archive_interval_s: int = _whole(
+        10, "s", 1, 3600, "How often what has been added to the log is archived: as much may be missing after a loss."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything that one node has to know before it starts."""
 
@@ -325,6 +345,7 @@ class NodeConfig:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
+    backup: BackupSettings = field(default_factory=BackupSettings)
 
     @property
     def data_dir(self) -> Path:
@@ -342,5 +363,6 @@ SECTIONS: dict[str, type] = {
     "security": SecuritySettings,
     "tracing": TracingSettings,
     "console": ConsoleSettings,
+    "backup": BackupSettings,
 }
 """The sections of a file, in the order in which docs/configuration.md shows them."""

@@ -7,6 +7,7 @@ that is durable. So at any moment the store has a whole state, and memory all th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -89,6 +90,7 @@ class StateMachine:
         self._frozen: _Frozen | None = None
         self._writing = False
         self._retry_in = 0
+        self._wanted: deque[tuple[int, Callable[[BaseException | None], None]]] = deque()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -170,10 +172,25 @@ class StateMachine:
         if self.applied_index == self.durable_applied_index:
             return False
         return (
-            self.table.active_bytes >= self._memtable_bytes
+            bool(self._wanted)
+            or self.table.active_bytes >= self._memtable_bytes
             or self._log_bytes >= self._checkpoint_log_bytes
             or self._age >= self._checkpoint_age_ticks
         )
+
+    def checkpoint_soon(self, done: Callable[[BaseException | None], None]) -> None:
+        """Begin a checkpoint at the next occasion. `done` is called once the store has all that is applied now.
+
+        With StoreFull where there is no room for it.
+        """
+        self._wanted.append((self.applied_index, done))
+        self._settle(None)
+
+    def _settle(self, full: StoreFull | None) -> None:
+        """Tell those whose checkpoint is there; where there is no room, all of them."""
+        while self._wanted and (full or self._wanted[0][0] <= self.durable_applied_index):
+            index, done = self._wanted.popleft()
+            done(full if index > self.durable_applied_index else None)
 
     def tick(self) -> None:
         """One tick of time."""
@@ -212,8 +229,10 @@ class StateMachine:
             self._frozen = None
             self.table.flushed()
             self.checkpoints += 1
+            self._settle(None)
         elif isinstance(error, StoreFull):
             self._retry_in = self._retry_ticks      # what was frozen is still served from, and tried again
+            self._settle(error)
             if isinstance(error, StorePinned) and self.over_limit:
                 self.held.close()                   # listings may begin again; writes have nowhere else to go
                 self._retry_in = 0
@@ -244,6 +263,7 @@ class StateMachine:
         self.checkpoint_error = None
         self._frozen = None
         self._log_bytes = self._age = self._retry_in = 0
+        self._settle(None)
 
     def close(self) -> None:
         """Let go of snapshots, so that the store can be closed."""

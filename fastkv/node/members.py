@@ -72,14 +72,14 @@ class Members:
         """A node does not let this one link to it.
 
         One that knows our id with another disk, or our disk as removed, is right. One that knows us at another address
-        may be wrong: we are a member whose vote may be needed.
+        may be wrong: we are a member whose vote may be needed. One of another cluster, or another restore, is no peer.
         """
         if status == Status.REMOVED:
             self._on_removed(f"{node_id} says: {text}")
-        if status in (Status.REMOVED, Status.WRONG_DISK, Status.WRONG_ADDRESS, Status.UNSUPPORTED_VERSION):
+        lost = status in (Status.REMOVED, Status.WRONG_DISK)
+        if lost or status in (Status.WRONG_ADDRESS, Status.WRONG_CLUSTER, Status.UNSUPPORTED_VERSION):
             self._refusals[node_id] = f"{node_id} says: {text}"
-            forgotten = status in (Status.REMOVED, Status.WRONG_DISK)
-            if forgotten and self._raft.membership.members and not self._raft.log.last_index:
+            if lost and self._raft.membership.members and not self._raft.log.last_index:
                 # Whatever our disk held is lost. A few nodes like that could found the cluster again, without its data.
                 self._raft.disown()
                 self._unnoted = True

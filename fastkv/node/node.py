@@ -376,6 +376,11 @@ class Node:
         self._members.committed(Membership.decode(self.machine.membership))
         self._wake()
 
+    def distrust(self, why: str) -> None:
+        """The store has turned out not to be whole: serve nothing until a snapshot takes its place."""
+        self._gossip.audit.accuse(why)
+        self._wake()
+
     # -- what others may know ----------------------------------------------------------------------------------------
 
     @property

@@ -10,13 +10,15 @@ import os
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fastkv.config import NodeConfig
+from fastkv.config import OFF, NodeConfig
 from fastkv.kv.state import StateMachine
 from fastkv.node import Addresses, Node, NodeSettings, Transport
 from fastkv.node.versions import check_speaks
 from fastkv.raft import Member, Membership, Raft, RaftConfig, RaftLog
+from fastkv.storage.archive import LogArchive
 from fastkv.storage.directory import DataDirectory
 from fastkv.storage.lmdb_image import pending_install
 from fastkv.storage.lmdb_store import LmdbStore
@@ -85,6 +87,7 @@ class Assembly:
             first_snapshot_id=int.from_bytes(os.urandom(8), "little"),
         )
         self.log = self._open_log(self.machine.applied_index)
+        self.archive = self._open_archive()
 
     def _open_log(self, keep_above: int, restart_at: tuple[int, int] | None = None) -> Wal:
         return Wal(
@@ -97,6 +100,21 @@ class Assembly:
             restart_at=restart_at,
             awaits_snapshot=self._directory.awaits_snapshot,
         )
+
+    def _open_archive(self) -> LogArchive | None:
+        backup = self._config.backup
+        if backup.archive_dir == OFF:
+            return None
+        archive = LogArchive(
+            Path(backup.archive_dir),
+            cluster=self._config.cluster.name,
+            node_id=self._config.node_id,
+            disk=self._directory.disk,
+            interval_s=backup.archive_interval_s,
+        )
+        archive.begin(self._directory.wal_path, self.log.first_segment)
+        self.log.kept_from = lambda: archive.next_segment
+        return archive
 
     def _ticks(self, milliseconds: float) -> int:
         return max(1, round(milliseconds / 1000 / self._tick_s))

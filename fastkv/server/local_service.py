@@ -16,6 +16,7 @@ from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
 from fastkv.raft import LEADER
 from fastkv.server.overview import STATE_NAMES
 from fastkv.server.service import Deliver
+from fastkv.storage.archive import LogArchive
 from fastkv.version import __version__
 from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
 
@@ -31,11 +32,13 @@ class LocalService:
         node: Node,
         metrics: Callable[[], bytes],
         overview: Callable[[], dict[str, Any]],
+        archive: LogArchive | None = None,
     ) -> None:
         self.config = config
         self._node = node
         self._metrics = metrics
         self._overview = overview
+        self._archive = archive
         self._sink = CallbackSink(node.outbox, self._callback_failed)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -174,9 +177,14 @@ class LocalService:
             "revision": node.machine.revision,
             "keys": node.machine.key_count,
             "log_bytes": node.log.bytes_on_disk,
-            "problems": [text for text in (node.alarm, node.refusal, *node.doubts, node.fetch_problem) if text],
+            "problems": [text for text in self._problems() if text],
             "snapshot": node.fetch_progress,
         }
+
+    def _problems(self) -> list[str]:
+        node = self._node
+        archive = self._archive.problem if self._archive is not None else ""
+        return [node.alarm, node.refusal, *node.doubts, node.fetch_problem, archive]
 
     def log(self, first: int, limit: int) -> dict[str, Any]:
         """A page of this node's log; see `service.Service.log`."""

@@ -51,6 +51,7 @@ _OPS: dict[int, str] = {
     Opcode.LOG: "log",
     Opcode.SESSION: "session",
     Opcode.ADMIN: "admin",
+    Opcode.BACKUP: "backup",
 }
 _UNASKED = frozenset({Opcode.GOODBYE})
 """What a node says without being asked."""

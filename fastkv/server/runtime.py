@@ -26,6 +26,7 @@ from fastkv.node import Addresses, Transport
 from fastkv.raft import LEADER
 from fastkv.server import descriptors, service_manager
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
+from fastkv.server.backup import BackupServer
 from fastkv.server.disk_space import DiskSpace
 from fastkv.server.http import HttpServer
 from fastkv.server.local_service import LocalService
@@ -43,8 +44,10 @@ from fastkv.server.overview import STATE_NAMES, Overview
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.server.ticker import Ticker
+from fastkv.storage.archive import LogArchive
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
+from fastkv.wire.client import peer_cluster
 
 if TYPE_CHECKING:
     from fastkv.server.tracing import Tracing
@@ -125,10 +128,10 @@ class Runtime:
             poster=self._post,
             on_checkpoint=self._checkpoint_seconds.observe,
         )
-        self.store, self.machine, self.log = parts.store, parts.machine, parts.log
+        self.store, self.machine, self.log, self.archive = parts.store, parts.machine, parts.log, parts.archive
         self.links = PeerLinks(
             config.node_id,
-            config.cluster.name,
+            peer_cluster(config.cluster.name, directory.restored),
             disk=directory.disk,
             address=str(config.cluster.nodes[config.node_id].raft),
             protocol_version=config.cluster.protocol_version,
@@ -151,13 +154,19 @@ class Runtime:
         )
         self.links.set_peers(parts.first_peers(self.node.raft.membership))
         self.service = LocalService(
-            config, self.node, lambda: self.metrics.render(), lambda: self.overview.describe(self._figures())
+            config,
+            self.node,
+            lambda: self.metrics.render(),
+            lambda: self.overview.describe(self._figures()),
+            parts.archive,
         )
         self.raw = RawServer(
             config,
             self.node,
             self.service,
+            BackupServer(self.node, self.store, chunk_bytes=config.raft.snapshot_chunk_bytes),
             disk=directory.disk,
+            restored=directory.restored,
             on_peer=self.links.nudge,
             on_broken=self._broken,
             tracing=self._tracing,
@@ -209,6 +218,9 @@ class Runtime:
         await self.links.close()
         self._loop.remove_reader(self.log.fileno())
         self.log.close()
+        if self.archive is not None:
+            self._offer_to_archive(self.archive)
+            self.archive.close()
         self.machine.close()
         self.store.close()
         if self._tracing is not None:
@@ -316,8 +328,13 @@ class Runtime:
         try:
             for _ in range(min(passed, limit)):
                 self.node.tick()
+            if self.archive is not None:
+                self._offer_to_archive(self.archive)
         except Exception as error:
             self._broken(error)
+
+    def _offer_to_archive(self, archive: LogArchive) -> None:
+        archive.offer(self.log.durable_position, self.node.raft.commit_index)
 
     def _on_durable(self) -> None:
         try:

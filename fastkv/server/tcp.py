@@ -17,6 +17,7 @@ from fastkv._core.connection import Connection, Role
 from fastkv._core.replies import text_for
 from fastkv.config import NodeConfig
 from fastkv.node import Node
+from fastkv.server.backup import BackupServer
 from fastkv.server.handshake import VERSION_WITHOUT_RANGES, agree
 from fastkv.server.local_service import LocalService
 from fastkv.wire.client import (
@@ -46,8 +47,10 @@ class RawServer:
         config: NodeConfig,
         node: Node,
         service: LocalService,
+        backups: BackupServer,
         *,
         disk: int,
+        restored: str,
         on_peer: Callable[[str], None],
         on_broken: Callable[[BaseException], None],
         tracing: Tracing | None = None,
@@ -55,7 +58,9 @@ class RawServer:
         self._config = config
         self._node = node
         self._service = service
+        self._backups = backups
         self._disk = disk
+        self._restored = restored
         self._on_peer = on_peer
         self._on_broken = on_broken
         self._tracing = tracing
@@ -129,6 +134,7 @@ class RawServer:
         """The connection is closed, from whichever side."""
         self.connections.discard(connection)
         self._disks.pop(connection, None)
+        self._backups.forget(connection)
         self._forget_timer(connection)
 
     def broken(self, connection: Connection, status: int, text: str) -> None:
@@ -143,13 +149,20 @@ class RawServer:
             connection.break_off(Status.INVALID_REQUEST, f"not a HELLO: {error}")
             return
         cluster = self._config.cluster.name
+        named, _, restored = hello.cluster.partition("\0")
         limits = self._config.limits
         newest = self._node.versions.newest
         version, refusal = agree(hello, newest, self._node.versions.in_force)
         if not version:
             connection.break_off(Status.UNSUPPORTED_VERSION, refusal)
-        elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
-            text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
+        elif named != cluster and (named or hello.role == PEER_ROLE):
+            text = f"this node belongs to cluster {cluster!r}, not {named!r}"
+            connection.break_off(Status.WRONG_CLUSTER, text)
+        elif restored and self._restored and restored != self._restored:
+            text = (
+                f"{hello.id} was restored from another backup than this node, or to another moment: restore every node "
+                "of a cluster from the same file, in the same way"
+            )
             connection.break_off(Status.WRONG_CLUSTER, text)
         elif hello.role not in (CLIENT_ROLE, PEER_ROLE):
             connection.break_off(Status.INVALID_REQUEST, f"role {hello.role} is neither client (1) nor peer (2)")
@@ -194,6 +207,8 @@ class RawServer:
             self._admin(connection, request_id, body)
         elif opcode == Opcode.LOG:
             self._log(connection, request_id, body)
+        elif opcode == Opcode.BACKUP:
+            self._backup(connection, request_id, body)
         elif opcode == Opcode.STATUS:
             self._reply(connection, request_id, opcode, Status.OK, orjson.dumps(self._service.status_with_leader()))
         else:
@@ -222,6 +237,19 @@ class RawServer:
         else:
             answer = orjson.dumps(self._service.log(first, limit))
             self._reply(connection, request_id, Opcode.LOG, Status.OK, answer)
+
+    def _backup(self, connection: Connection, request_id: int, body: bytes) -> None:
+        asked_us = self._node.outbox.tally.now_us
+
+        def deliver(status: int, answer: bytes) -> None:
+            self._reply(connection, request_id, Opcode.BACKUP, status, answer, asked_us)
+
+        try:
+            self._backups.asked(connection, body, deliver)
+        except ValueError as error:
+            deliver(Status.INVALID_REQUEST, str(error).encode())
+        except OSError as error:
+            self._on_broken(error)      # the disk cannot be read
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""

@@ -13,7 +13,8 @@ has something in it. A start believes the names that it finds; whoever gave them
 synced them, so they are synced first of all.
 
 `disk` is a random number of this very directory: a node that comes back with another one has lost what it acknowledged
-under the old, and the others do not take it for the same member (see `node.acquaintances`).
+under the old, and the others do not take it for the same member (see `node.acquaintances`). `joins` and `restored` say
+how it began: by joining a cluster, or from a backup.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class DataDirectory:
         self.store_path = path / "store"
         self.disk = 0
         """The number of this directory; never 0 once it is open."""
+        self.restored = ""
+        """Which restore it was made by, the same for all nodes of a cluster; empty where by none."""
         self.joins = False
         """Whether its node was told that it is none of a cluster's founders: see `note_joins`."""
         self._lock_fd = lock_fd
@@ -118,6 +121,13 @@ class DataDirectory:
             raise StorageError(f"{path} says disk {disk!r}, which is no number of a directory")
         self.disk = disk
         self.joins = theirs.get("joins") is True
+        self.restored = str(theirs.get("restored", ""))
+
+    def note_restored(self, restored: str) -> None:
+        """Remember which restore has made this directory."""
+        path = self.path / IDENTITY_FILE
+        write_identity(path, {**read_identity(path), "restored": restored})
+        self.restored = restored
 
     def note_joins(self) -> None:
         """Remember that this directory's node founds no cluster: others have told it that it is no founder."""

@@ -1,7 +1,7 @@
 """Whose data a directory holds: `identity.json`.
 
-`{"format", "cluster", "node_id", "disk", "joins", "checksum"}`; the checksum is of all the rest. Every later format
-keeps `format` and `checksum` as they are, so that one that is newer is told from one that is damaged.
+`{"format", "cluster", "node_id", "disk", "joins", "restored", "checksum"}`; the checksum is of all the rest. Every later
+format keeps `format` and `checksum` as they are, so that one that is newer is told from one that is damaged.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def newer_format(path: Path) -> int:
     return found if found > FORMAT and said in (None, _checksum(identity)) else 0
 
 
-_KEYS = {"format", "cluster", "node_id", "disk", "joins"}
+_KEYS = {"format", "cluster", "node_id", "disk", "joins", "restored"}
 _ADVICE = ". `fastkv check` with the directory says more; to go on from the other nodes, use `fastkv repair`"
 
 

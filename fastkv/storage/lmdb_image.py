@@ -35,7 +35,14 @@ from xxhash import xxh3_64
 from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, ImageRefused, StoreFull, StoreMeta
 from fastkv.storage.lmdb_errors import is_input_output, is_no_space
-from fastkv.storage.lmdb_format import DATA_FILE, IDENTITY_KEY, META_KEY, decode_meta, identity_of
+from fastkv.storage.lmdb_format import (
+    DATA_FILE,
+    IDENTITY_KEY,
+    META_KEY,
+    decode_meta,
+    encode_meta,
+    identity_of,
+)
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
 from fastkv.storage.lmdb_start import make_durable
 from fastkv.storage.sync import sync_directory, sync_file
@@ -262,11 +269,20 @@ class Incoming:
 
 def _make_ours(directory: Path, identity: bytes) -> None:
     """An image is a copy of another node's store, and says so. Nobody else has it open."""
-    map_bytes = max(1 << 20, 2 * (directory / DATA_FILE).stat().st_size)
-    with lmdb.open(str(directory), max_dbs=4, map_size=map_bytes, lock=False) as environment:
+    set_meta(directory, read_meta(directory / DATA_FILE)[0], identity)
+
+
+def set_meta(directory: Path, meta: StoreMeta, identity: bytes) -> None:
+    """Have a store say that it goes so far, and whose it is. Nobody else has it open. lmdb.Error, OSError."""
+    with lmdb.open(str(directory), max_dbs=4, map_size=_map_bytes(directory), lock=False) as environment:
         meta_db = environment.open_db(b"meta", create=False)
         with environment.begin(db=meta_db, write=True) as transaction:
+            transaction.put(META_KEY, encode_meta(meta))
             transaction.put(IDENTITY_KEY, identity)
+
+
+def _map_bytes(directory: Path) -> int:
+    return max(1 << 20, 2 * (directory / DATA_FILE).stat().st_size)
 
 
 def reserve_lock_file(directory: Path, readers: int) -> None:

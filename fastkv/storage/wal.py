@@ -14,10 +14,9 @@ still under way to the disk, ever wait; both are the exception.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
@@ -37,6 +36,7 @@ from fastkv.storage.wal_format import (
     encode_record_header,
     encode_segment_header,
     encode_state,
+    first_records,
     log_identity,
     log_position,
     padding_of,
@@ -109,6 +109,8 @@ class Wal:
         for file, segment in zip(self._segments, found.found, strict=True):
             file.base_index, file.base_term = segment.base_index, segment.base_term
         self._current = self._segments[-1]
+        self.kept_from: Callable[[], int] = lambda: self._current.segment_id
+        """The first segment that somebody else still needs, whatever `compact` is told."""
         self._preparer = SegmentPreparer(directory, segment_bytes, recycle_bytes // segment_bytes)
         if found.spare is not None:
             self._preparer.adopt(self._current.segment_id + 1, found.spare)
@@ -127,7 +129,8 @@ class Wal:
             if keep_above and restart_at is None:
                 what = f"{directory} is empty, and the store beside it has applied log entries up to {keep_above}"
                 raise DamagedLog(advice(what))
-            create_first_segment(directory, FIRST_SEGMENT, self._segment_bytes, self._first_records())
+            first = first_records(FIRST_SEGMENT, self._identity, self._segment_bytes)
+            create_first_segment(directory, FIRST_SEGMENT, self._segment_bytes, first)
             found = scan(directory, self._identity)
             assert found is not None
         low, high = 0 if any_base else found.index.base_index, found.index.last_index
@@ -137,24 +140,6 @@ class Wal:
             raise DamagedLog(advice(what))
         repair(directory, found)
         return found
-
-    def _first_records(self) -> bytes:
-        salt = int.from_bytes(os.urandom(8), "little")
-        payload = encode_state(HardState(), 0, 0)
-        header, _ = encode_record_header(
-            STATE,
-            len(payload),
-            xxh3_64_intdigest(payload),
-            position=log_position(FIRST_SEGMENT, SEGMENT_HEADER_BYTES),
-            first_index=1,
-            entry_count=0,
-            term=0,
-            durable_position=log_position(FIRST_SEGMENT, 0),
-            commit=0,
-            previous_chain=0,
-            salt=salt,
-        )
-        return encode_segment_header(FIRST_SEGMENT, 0, self._identity, salt, self._segment_bytes) + header + payload
 
     def _recovered(self, found: Scan) -> Recovered:
         index = self._index
@@ -302,6 +287,16 @@ class Wal:
         """Everything up to this ticket is on disk."""
         return self._writer.durable_ticket
 
+    @property
+    def durable_position(self) -> int:
+        """Where the log ends on the disk: segment id and offset, as `wal_format.log_position` puts them together."""
+        return self._known_durable()
+
+    @property
+    def first_segment(self) -> int:
+        """The oldest segment that there still is."""
+        return self._segments[0].segment_id
+
     def fileno(self) -> int:
         """Becomes readable when `durable_ticket` has moved, or the disk has failed: then `collect`."""
         return self._writer.fileno()
@@ -390,7 +385,8 @@ class Wal:
 
     def _removable(self, index: int) -> int:
         """How many of the oldest segments hold nothing above `index`."""
-        for number in range(len(self._segments) - 1, 0, -1):
+        most = self.kept_from() - self._segments[0].segment_id
+        for number in range(min(len(self._segments) - 1, most), 0, -1):
             file = self._segments[number]
             if file.base_index <= index:
                 # Where a suffix was cut off, those before this one may begin above it: none of them will do instead.

@@ -11,6 +11,7 @@ each record vouches for all before it.
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -215,6 +216,26 @@ def parse_state(payload: Buffer) -> StateRecord:
     if len(vote) != vote_bytes:
         raise ValueError(f"a state record with a vote of {len(vote)} bytes announces {vote_bytes}")
     return StateRecord(HardState(term, vote.decode(), commit), end_index, end_term)
+
+
+def first_records(segment_id: int, identity: int, capacity: int) -> bytes:
+    """How a new log begins: a segment's header, and a record of an empty state. The log's salt is drawn here."""
+    salt = int.from_bytes(os.urandom(8), "little")
+    payload = encode_state(HardState(), 0, 0)
+    header, _ = encode_record_header(
+        STATE,
+        len(payload),
+        xxh3_64_intdigest(payload),
+        position=log_position(segment_id, SEGMENT_HEADER_BYTES),
+        first_index=1,
+        entry_count=0,
+        term=0,
+        durable_position=log_position(segment_id, 0),
+        commit=0,
+        previous_chain=0,
+        salt=salt,
+    )
+    return encode_segment_header(segment_id, 0, identity, salt, capacity) + header + payload
 
 
 def is_zero(data: memoryview) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
 
 from fastkv._core.entry import EntryBatch
 from fastkv.errors import DamagedLog
@@ -11,10 +13,20 @@ from fastkv.log_types import Segment
 from fastkv.storage.wal_format import ENTRIES, RECORD_HEADER_BYTES, log_position, parse_record
 from fastkv.storage.wal_index import Extent
 from fastkv.storage.wal_recovery import advice
-from fastkv.storage.wal_segments import SegmentFile
 
 
-def read_extent(file: SegmentFile, extent: Extent, first: int, last: int, salt: int) -> Iterator[Segment]:
+class OpenSegment(Protocol):
+    """A segment's file, open for reading at least."""
+
+    @property
+    def segment_id(self) -> int: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def fd(self) -> int: ...
+
+
+def read_extent(file: OpenSegment, extent: Extent, first: int, last: int, salt: int) -> Iterator[Segment]:
     """The entries `first` to `last` of an extent, which has them all, a run for each record.
 
     DamagedLog where a record is not what was written; OSError where the disk fails.

@@ -100,14 +100,16 @@ class Scan:
     """Later segments that belong to the torn write, whole, and what was prepared behind them."""
 
 
-def scan(directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int = 0) -> Scan | None:
+def scan(
+    directory: Path, identity: int, *, keep_above: int = 0, keep_bytes: int = 0, first_segment: int = 0
+) -> Scan | None:
     """Read the log in `directory`, or None where there is no segment at all. Writes nothing.
 
     Keeps the newest entries in memory: those above index `keep_above`, the last `keep_bytes` of them and at least one
-    run. DamagedLog; WrongDirectory for another node's log; StorageError for an unknown version and for files that do
-    not belong there; OSError where the disk fails.
+    run. Segments before `first_segment` are not looked at. DamagedLog; WrongDirectory for another node's log;
+    StorageError for an unknown version and for files that do not belong there; OSError where the disk fails.
     """
-    paths = find_segments(directory)
+    paths = [found for found in find_segments(directory) if found[0] >= first_segment]
     seal = read_seal(directory)
     if not paths:
         if seal is not None:

@@ -178,6 +178,11 @@ def encode_hello_body(
     return body + _DISK.pack(disk) + _string(address.encode()) if role == PEER_ROLE else body
 
 
+def peer_cluster(name: str, restored: str) -> str:
+    """What a node says of its cluster: its name and, where it was made from a backup, a zero byte and which restore."""
+    return f"{name}\0{restored}" if restored else name
+
+
 def decode_hello(body: bytes) -> Hello:
     """ValueError where the body is no HELLO. Of one that speaks no version known here, only versions and role are read.
 

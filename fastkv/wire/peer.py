@@ -193,6 +193,11 @@ def decode_snapshot_ask(body: bytes) -> SnapshotAsk:
 
 def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
     """The frame that brings bytes of a snapshot."""
+    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, 0, 0, encode_snapshot_chunk_body(chunk))
+
+
+def encode_snapshot_chunk_body(chunk: SnapshotChunk) -> bytes:
+    """What that frame says: also the answer to BACKUP."""
     kind = chunk.kind.encode()
     header = SNAPSHOT_CHUNK_HEADER.pack(
         chunk.index,
@@ -205,7 +210,7 @@ def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
         0,
         len(chunk.data),
     )
-    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, 0, 0, header + kind + chunk.data)
+    return header + kind + chunk.data
 
 
 def encode_no_snapshot(status: int) -> bytes:

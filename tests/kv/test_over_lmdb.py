@@ -20,9 +20,15 @@ class Life:
     """A state machine over its store, from a start to a stop."""
 
     def __init__(
-        self, path: Path, *, map_bytes: int = MAP_BYTES, memtable_bytes: int = NEVER, retry_ticks: int = 1
+        self,
+        path: Path,
+        *,
+        map_bytes: int = MAP_BYTES,
+        memtable_bytes: int = NEVER,
+        retry_ticks: int = 1,
+        cluster: str = "c",
     ) -> None:
-        self.opened = Opened(path, map_bytes=map_bytes)
+        self.opened = Opened(path, map_bytes=map_bytes, cluster=cluster)
         self.machine = StateMachine(
             self.opened.store,
             memtable_bytes=memtable_bytes,

@@ -1,0 +1,249 @@
+"""Backups of a running cluster, and the restore drill: a new cluster with everything that had been acknowledged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastkv
+from tests.e2e.cluster import Cluster, eventually, running_cluster
+from tests.e2e.load import Writers
+from tests.e2e.restoring import new_cluster, restore, restored_cluster, save, snapshot
+from tests.storage.logs import patch
+from tests.storage.test_backup_file import files_no_longer_than
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+KEYS = 100
+BUMP = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes with some content."""
+    with running_cluster(tmp_path_factory.mktemp("old")) as cluster:
+        with fastkv.connect(cluster.endpoints, timeout=60) as kv:
+            for number in range(KEYS):
+                kv.put(f"key-{number}", b"%d " % number * 20)
+            kv.delete("key-7")
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def backup(old: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of it, from before all that the tests do."""
+    path = tmp_path_factory.mktemp("backup") / "old.fkvbackup"
+    save(path, old.endpoints)
+    return path
+
+
+def with_key(cluster: Cluster, key: str) -> tuple[int, str]:
+    status, answer = cluster.nodes["node-2"].request(
+        "PUT", f"/kv/{key}", b"once", {"Content-Type": "text/plain", "Idempotency-Key": key}
+    )
+    return status, str(answer.get("revision"))
+
+
+def configurations(cluster: Cluster) -> int:
+    """Entries of the log that say who the members are: one for each disk that was met."""
+    page = cluster.nodes["node-1"].request("GET", "/cluster/log?limit=1000")[1]
+    return sum(entry["kind"] == "config" for entry in page["entries"])
+
+
+def problems(cluster: Cluster, node_id: str) -> str:
+    try:
+        return " ".join(cluster.nodes[node_id].request("GET", "/health", timeout_s=5)[1]["problems"])
+    except OSError:
+        return ""
+
+
+def test_restore_drill(old: Cluster, tmp_path: Path) -> None:
+    """The whole way: back up under load, lose everything, restore three nodes, and go on with another life."""
+    path = tmp_path / "drill.fkvbackup"
+    assert with_key(old, "first")[0] == 201
+    before = with_key(old, "first")
+    with Writers(old.endpoints, 4) as writers:
+        writers.until(50)
+        acknowledged = dict(writers.acknowledged)
+        saved = save(path, old.endpoints)
+        writers.until(50)
+    assert writers.failures == []
+    status, described = snapshot("status", str(path))
+    assert (status, described) == (0, {name: value for name, value in saved.items() if name != "removed"})
+
+    new, said = restored_cluster(path, tmp_path / "new")
+    assert {answer["state_hash"] for answer in said} == {saved["state_hash"]}
+    assert len({answer["restored"] for answer in said}) == 1
+    assert len({answer["disk"] for answer in said}) == 3
+    try:
+        new.start()
+        with fastkv.connect(new.endpoints, timeout=60) as kv:
+            there = {item.key.decode(): item.value for item in kv.scan("key-")}
+            assert there == {f"key-{number}": b"%d " % number * 20 for number in range(KEYS) if number != 7}
+            for key, number in acknowledged.items():
+                value = kv.get(key).value
+                assert value is not None
+                assert int(value) >= number, "what was acknowledged before the backup began is in it"
+            revision = kv.put("life", "1")
+        assert revision == saved["revision"] + BUMP + 1
+        assert with_key(new, "first") == before, "a write that is in the backup is not carried out again"
+        members = new.nodes["node-1"].request("GET", "/cluster/members")[1]["members"]
+        assert {member["raft"] for member in members} == {node.endpoint for node in new}
+        restarted = new.nodes["node-3"]
+        assert restarted.stop() == 0
+        restarted.start()
+        new.leader()
+        assert restarted.get("life")[1]["revision"] == revision
+    finally:
+        new.close()
+
+
+def test_every_node_can_be_asked_and_says_the_same(old: Cluster, tmp_path: Path) -> None:
+    said = [save(tmp_path / node.node_id, node.endpoint) for node in old]
+    assert [answer["node"] for answer in said] == ["node-1", "node-2", "node-3"]
+    assert len({(answer["state_hash"], answer["revision"]) for answer in said}) == 1
+    assert save(tmp_path / "any", old.endpoints)["node"] != old.leader().node_id
+
+
+def test_dated_backups_are_kept_up_to_a_number(old: Cluster, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    made = []
+    for number in range(4):
+        with fastkv.connect(old.endpoints, timeout=60) as kv:
+            kv.put("counter", str(number))
+        status, said = snapshot("save", "--directory", str(tmp_path), "--keep", "2", "--endpoints", old.endpoints)
+        assert status == 0
+        made.append(Path(said["file"]))
+        assert [Path(path) for path in said["removed"]] == made[number - 2 : number - 1] * (number >= 2)
+    assert sorted(tmp_path.iterdir()) == sorted([*made[2:], other])
+    for path in made[2:]:
+        assert snapshot("status", str(path))[0] == 0
+
+
+def test_what_is_refused_leaves_everything_as_it_was(old: Cluster, backup: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    status, said = snapshot("save", str(taken), "--endpoints", old.endpoints)
+    assert (status, said["code"], taken.read_text()) == (1, "BACKUP_EXISTS", "mine")
+    status, said = snapshot("save", str(tmp_path / "b"), "--endpoints", old.endpoints, "--cluster", "till")
+    assert (status, said["code"]) == (1, "WRONG_CLUSTER")
+    status, said = snapshot("save", str(tmp_path / "gone" / "b"), "--endpoints", old.endpoints)
+    assert (status, said["code"]) == (1, "STORAGE_ERROR")
+    status, said = snapshot("save", str(tmp_path / "b"), "--endpoints", "127.0.0.1:1")
+    assert (status, said["code"]) == (4, "NO_LEADER")
+
+    with files_no_longer_than(40_000):
+        status, said = snapshot("save", str(tmp_path / "b"), "--endpoints", old.endpoints)
+    assert (status, said["code"]) == (1, "NO_SPACE")
+    assert list(tmp_path.iterdir()) == [taken]
+
+    new = new_cluster(tmp_path / "new")
+    data = new.nodes["node-1"].data_path
+    with files_no_longer_than(40_000):
+        status, said = restore(backup, new, "node-1")
+    assert (status, said["code"]) == (1, "NO_SPACE")
+    for spoil in ("cut", "altered"):
+        spoilt = Path(shutil.copyfile(backup, tmp_path / spoil))
+        with spoilt.open("r+b") as file:
+            file.truncate(backup.stat().st_size - 5000) if spoil == "cut" else patch(spoilt, 9000, b"altered")
+        for command in (["status"], ["restore", "--config", str(new.config), "--node-id", "node-1"]):
+            status, said = snapshot(command[0], str(spoilt), *command[1:])
+            assert (status, said["code"]) == (1, "BAD_BACKUP")
+    status, said = restore(backup, new, "node-1", "--from-cluster", "till")
+    assert (status, said["code"]) == (1, "RESTORE_REFUSED")
+    status, said = restore(backup, new, "node-1", "--keep-name")
+    assert (status, said["code"]) == (1, "RESTORE_REFUSED")
+    assert not data.parent.exists() or list(data.parent.iterdir()) == []
+
+    same = tmp_path / "same.yaml"
+    same.write_text(new.config.read_text().replace(f'"test-{new.directory.name}"', f'"test-{old.directory.name}"'))
+    status, said = snapshot("restore", str(backup), "--config", str(same), "--node-id", "node-1")
+    assert (status, said["code"]) == (1, "RESTORE_REFUSED")
+    assert "same name" in said["error"]
+    status, _ = snapshot("restore", str(backup), "--config", str(same), "--node-id", "node-1", "--keep-name")
+    assert status == 0
+    shutil.rmtree(data)
+
+    data.mkdir(parents=True)
+    assert restore(backup, new, "node-1")[0] == 0, "an empty directory will do"
+    files = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    status, said = restore(backup, new, "node-1")
+    assert (status, said["code"]) == (1, "RESTORE_REFUSED")
+    assert "not empty" in said["error"]
+    assert files == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    running = old.nodes["node-1"]
+    status, said = snapshot(
+        "restore", str(backup), "--config", str(new.config), "--node-id", "node-1", "--data-dir",
+        str(running.data_path.parent),
+    )  # fmt: skip
+    assert (status, said["code"]) == (1, "RESTORE_REFUSED")
+    assert "runs" in said["error"]
+    assert running.get("key-1")[0] == 200
+
+
+def test_nodes_of_different_restores_do_not_mix(old: Cluster, backup: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later.fkvbackup"
+    with fastkv.connect(old.endpoints, timeout=60) as kv:
+        kv.put("since", "1")
+    save(later, old.endpoints)
+    new, _ = restored_cluster(backup, tmp_path / "new")
+    third = new.nodes["node-3"]
+    shutil.rmtree(third.data_path)
+    assert restore(later, new, "node-3")[0] == 0
+    try:
+        for node in new:
+            node.start()
+        new.leader(among=[new.nodes["node-1"], new.nodes["node-2"]])
+        eventually(lambda: "another backup" in problems(new, "node-3"), within_s=60, what="node-3 to be refused")
+        with fastkv.connect(new.nodes["node-1"].endpoint, timeout=60) as kv:
+            kv.put("written", "1")
+            assert kv.get("since").value is None
+        third.kill()
+
+        # The right backup, but the cluster has gone on without it: what its disk had acknowledged is lost.
+        shutil.rmtree(third.data_path)
+        assert restore(backup, new, "node-3")[0] == 0
+        third.start()
+        new.leader()
+        assert third.get("written")[0] == 200, "one that was never met is let in, and catches up"
+        eventually(lambda: configurations(new) == 3, within_s=60, what="every member's disk to be noted")
+        third.kill()
+        shutil.rmtree(third.data_path)
+        assert restore(backup, new, "node-3")[0] == 0
+        third.start()
+        eventually(lambda: "another data directory" in problems(new, "node-3"), within_s=60, what="node-3 to be refused")
+    finally:
+        new.close()
+
+
+def test_without_a_majority_only_a_stale_backup_can_be_taken(old: Cluster, tmp_path: Path) -> None:
+    first, second, third = old
+    for node in (first, second):
+        node.kill()
+    try:
+        path = tmp_path / "stale"
+        assert snapshot("save", str(path), "--endpoints", third.endpoint)[0] == 4
+        assert not path.exists()
+        assert save(path, third.endpoint, "--stale")["node"] == "node-3"
+        assert snapshot("status", str(path))[1]["keys"] >= KEYS - 1
+    finally:
+        for node in (first, second):
+            node.start()
+        old.leader()
+
+
+def test_a_node_that_dies_while_it_sends_is_passed_over(old: Cluster, tmp_path: Path) -> None:
+    """The one that is asked first is gone; the next one makes a backup of its own."""
+    leader = old.leader()
+    dead = old.followers()[0]
+    dead.kill()
+    try:
+        endpoints = ",".join(node.endpoint for node in (dead, leader))
+        assert save(tmp_path / "b", endpoints)["node"] == leader.node_id
+    finally:
+        dead.start()
+        old.leader()
