@@ -164,6 +164,11 @@ class Admin:
             else:
                 self._waiting.append(_Waiting(index, now + self._settings.request_timeout_ticks, one.deliver))
 
+    @property
+    def considers(self) -> bool:
+        """Whether a change is about to be proposed: nothing else is to come in between, or it would be refused."""
+        return bool(self._considered)
+
     def members(self) -> list[dict[str, Any]]:
         """Everybody in the membership in force; `match` is what the leader knows to be on their disks."""
         raft, membership = self._raft, self._raft.membership

@@ -137,7 +137,8 @@ class Node:
         if self.ingress.refuse_writes == Status.NO_SPACE:
             self._fitness.crowded(self.now, self._gossip.with_room(raft.peers, self.now))
         self._members.note_disks()
-        self.versions.raise_where_due(self.now)
+        if not self._admin.considers:
+            self.versions.raise_where_due(self.now)
         self._tell()
         self._wake()
 

@@ -25,7 +25,7 @@ from tests.e2e.load import Writers
 from tests.fixtures.release import SMALL, content, fixed_ports, keys_of, unpack
 from tests.fixtures.talk import Answer, Talk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 FORMER = {"KV_PROTOCOL_VERSION": str(OLDEST_PROTOCOL_VERSION)}
 WITHIN_S = 120.0
@@ -115,7 +115,7 @@ def test_node_by_node_under_writes(former: Cluster, order: str) -> None:
     first, second, third = nodes if order == "the leader last" else nodes[::-1]
     names = [node.node_id for node in (first, second, third)]
     old, new = OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
-    with Writers(former.endpoints) as writers:
+    with Writers(former.endpoints, count=4) as writers:
         until_known(former, dict.fromkeys(names, old))
         replace(former, first, writers)
         until_known(former, dict(zip(names, (new, old, old), strict=True)))
@@ -171,7 +171,7 @@ def test_the_page_s_commands(former: Cluster) -> None:
     endpoints = ("--endpoints", former.endpoints)
     said = ""
     released: set[str] = set()
-    with Writers(former.endpoints) as writers:
+    with Writers(former.endpoints, count=4) as writers:
         for command in COMMANDS:
             match command:
                 case ["fastkv", "check", directory]:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fastkv._core.codes import Opcode
+from fastkv._core.codes import Opcode, Status
 from fastkv.errors import NewerVersion
 from fastkv.node.versions import check_speaks
 from fastkv.raft import Member, Membership, Message, RaiseVersion
@@ -91,6 +91,26 @@ def test_a_learner_counts_too(leader: Bench) -> None:
         hear_status(leader, other, protocol=2)
     leader.ticks(1)
     assert leader.node.versions.in_force == 1
+
+
+def test_not_raised_into_the_way_of_a_change_that_is_asked_for(leader: Bench) -> None:
+    answers: list[int] = []
+    addition = {"do": "add", "id": "node-4", "raft": "h:1", "vote": False}
+    leader.node.admin(addition, lambda status, answer: answers.append(status))
+    for other in ("node-2", "node-3"):
+        hear_status(leader, other, protocol=2)
+    leader.ticks(1)
+    assert leader.node.versions.in_force == 1
+    for other in ("node-2", "node-3"):
+        leader.hear(Message(APPEND_REPLY, other, "node-1", 1, index=1))
+    while leader.node.raft.membership.get("node-4") is None:
+        leader.ticks(1)
+    acknowledge(leader)
+    assert answers == [Status.OK]
+    for other in ("node-2", "node-3", "node-4"):
+        hear_status(leader, other, protocol=2)
+    leader.ticks(1)
+    assert leader.node.versions.in_force == 2
 
 
 def test_a_single_node_needs_nobody() -> None:

@@ -91,7 +91,7 @@ EXAMPLES = {
     "hello-node": encode_frame(
         Opcode.HELLO, 0, 0, 0,
         encode_hello_body(PEER_ROLE, "node-2", "demo", disk=77, address="10.0.0.2:9001", version=2),
-    ),  # fmt: skip
+    ),
     "session": encode_frame(Opcode.SESSION, 0, 0, 7, b"\x01" + bytes(7)),
     "session-answer": encode_frame(Opcode.SESSION, ANSWER, Status.OK, 7, u64(42)),
     "put-in-session": encode_frame(
