@@ -68,7 +68,9 @@ def test_bash_can_read_it(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize("name", ["benchmark.sh", "chaos-test.sh", "start-cluster.sh", "stop-cluster.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "name", ["benchmark.sh", "chaos-test.sh", "docs.sh", "start-cluster.sh", "stop-cluster.sh", "test.sh"]
+)
 def test_help_needs_nothing_and_builds_nothing(name: str, bare: Path) -> None:
     result = subprocess.run(
         [str(ROOT / "scripts" / name), "--help"], env={"PATH": str(bare)}, capture_output=True, text=True, check=True

@@ -228,29 +228,6 @@ def test_every_help_has_an_example_that_is_itself_well_formed(command: tuple[str
         assert {word for word in words if word.startswith("--")} <= options
 
 
-WITHOUT_A_CLUSTER = {
-    "serve", "cluster up", "cluster stop", "chaos", "check", "repair", "completion", "man", "version",
-}  # fmt: skip
-NO_ANSWER = {"serve", "completion", "man"}
-"""What they print is no answer: the log of a node (--log-format json), a script, a page."""
-
-
-@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
-def test_every_command_takes_json_and_where_it_asks_a_cluster_endpoints(command: tuple[str, ...]) -> None:
-    result = run(*command, "--help")
-    if "COMMAND [ARGS]" in result.stdout:
-        return
-    assert ("--json" in result.stdout) == (command[0] not in NO_ANSWER)
-    if " ".join(command) not in WITHOUT_A_CLUSTER and command[0] not in WITHOUT_A_CLUSTER:
-        assert "--endpoints" in result.stdout
-        assert "FASTKV_ENDPOINTS" in result.stdout
-
-
-def test_a_command_that_is_nearly_one_is_named() -> None:
-    assert "Did you mean 'get'?" in run("gte", "k").stderr
-    assert "Did you mean" not in run("frobnicate").stderr
-
-
 @pytest.mark.parametrize("arguments", ["no-such", "get", "put k", "get k --no-such", "cluster x"])
 def test_wrong_usage_is_exit_status_2(arguments: str) -> None:
     result = run(*arguments.split())

@@ -13,31 +13,30 @@ from fastkv.cli import COMMANDS
 from fastkv.cli.completion import SHELLS
 
 # What bash does when Tab is pressed: it fills COMP_WORDS and COMP_CWORD and calls the function that was registered.
+# Every argument is a line that was typed so far; what is offered comes as a line each.
 DRIVE = r"""
 set -eu
 eval "$(fastkv completion bash)"
 registered=$(complete -p fastkv)
 [[ $registered =~ -F\ ([A-Za-z_]+) ]]
-COMP_WORDS=("$@")
-COMP_CWORD=$(($# - 1))
-"${BASH_REMATCH[1]}" fastkv
-printf '%s\n' "${COMPREPLY[@]}"
+function=${BASH_REMATCH[1]}
+for line in "$@"; do
+    IFS=' ' read -ra COMP_WORDS <<<"$line"
+    [[ $line == *' ' ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    COMPREPLY=()
+    "$function" fastkv
+    echo "${COMPREPLY[*]}"
+done
 """
-
-
-def bash(*words: str, directory: Path) -> list[str]:
-    """What a Tab offers behind these words."""
-    done = subprocess.run(
-        ["bash", "--norc", "--noprofile", "-c", DRIVE, "bash", *words],
-        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+OFFERED = {
+    "fastkv ": sorted(COMMANDS),
+    "fastkv clu": ["cluster"],
+    "fastkv cluster s": ["status", "stop"],
+    "fastkv get k --cons": ["--consistency"],
+    "fastkv get k --consistency l": ["linearizable", "lease"],
+    "fastkv completion ": list(SHELLS),
+}
 
 
 @pytest.fixture
@@ -51,12 +50,17 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_bash_completes_commands_options_and_values(directory: Path) -> None:
-    assert bash("fastkv", "", directory=directory) == sorted(COMMANDS)
-    assert bash("fastkv", "clu", directory=directory) == ["cluster"]
-    assert bash("fastkv", "cluster", "s", directory=directory) == ["status", "stop"]
-    assert bash("fastkv", "get", "k", "--cons", directory=directory) == ["--consistency"]
-    assert bash("fastkv", "get", "k", "--consistency", "l", directory=directory) == ["linearizable", "lease"]
-    assert bash("fastkv", "completion", "", directory=directory) == list(SHELLS)
+    done = subprocess.run(
+        ["bash", "--norc", "--noprofile", "-c", DRIVE, "bash", *OFFERED],
+        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert dict(zip(OFFERED, map(str.split, done.stdout.splitlines()), strict=True)) == OFFERED
 
 
 @pytest.mark.parametrize("shell", SHELLS)

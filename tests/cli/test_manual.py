@@ -1,4 +1,4 @@
-"""The man page and docs/cli.md: made from the commands, whole, and well formed."""
+"""The man page, docs/cli.md and the tables of settings: made from the code, whole, and well formed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from fastkv.cli import cli
+from fastkv.cli.manual.configuration import rewritten
 from fastkv.cli.manual.described import Command, commands
 from fastkv.config import ENVIRONMENT
 
@@ -56,3 +57,13 @@ def test_the_man_page_says_what_statuses_and_variables_mean(shown: str) -> None:
 def test_the_page_of_the_documentation_is_that_of_the_commands() -> None:
     page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     assert page == printed("--markdown"), "scripts/docs.sh update writes it anew"
+
+
+def test_the_tables_of_settings_are_those_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    assert rewritten(page) == page, "scripts/docs.sh update writes it anew"
+    lost = page.replace(next(line for line in page.splitlines() if "`raft.max_append_bytes`" in line) + "\n", "")
+    spoilt = lost.replace("| 100 | ms |", "| 7 | ms |")
+    assert rewritten(spoilt) == page
+    with pytest.raises(ValueError, match="no table for tracing"):
+        rewritten(page.replace("`tracing.", "`traced."))
