@@ -31,6 +31,7 @@ need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
 need groff-base "groff (groff-base)" command -v groff
 need prometheus "Prometheus and promtool" command -v promtool
+need "chromium fonts-dejavu-core" "Chromium and a font" command -v chromium
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 if [[ $quick == false && $EUID -eq 0 ]]; then
     # For tests/deploy/test_docker.py, which only root can give an engine. Where there is none, it is skipped, loudly.
