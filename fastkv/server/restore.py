@@ -30,7 +30,7 @@ import lmdb
 from xxhash import xxh3_64_intdigest
 
 from fastkv.config import NodeConfig
-from fastkv.errors import BadArchive, DirectoryInUse, NoDataDirectory, NoSpace, RestoreRefused
+from fastkv.errors import BadArchive, DirectoryInUse, NoDataDirectory, NoSpace, RestoreRefused, StorageError
 from fastkv.kv.state import StateMachine
 from fastkv.kv.store import StoreFull, StoreMeta
 from fastkv.raft import Member, Membership
@@ -38,7 +38,7 @@ from fastkv.storage.archive_read import ArchivedLog, find_runs
 from fastkv.storage.backup_file import Backup, Progress, copy_image, no_progress, read_backup, verify_image
 from fastkv.storage.check import locked
 from fastkv.storage.directory import DataDirectory
-from fastkv.storage.lmdb_errors import is_no_space
+from fastkv.storage.lmdb_errors import has_room, is_input_output, is_no_space
 from fastkv.storage.lmdb_format import DATA_FILE, identity_of
 from fastkv.storage.lmdb_image import READERS, read_meta, reserve_lock_file, set_meta
 from fastkv.storage.lmdb_store import LmdbStore
@@ -96,11 +96,17 @@ def restore(plan: Plan, progress: Progress = no_progress) -> dict[str, Any]:
         try:
             with directory:     # nobody else touches it until it has its name
                 return _make(plan, backup, directory, target, progress)
+        except lmdb.Error as error:
+            if is_input_output(error) and not has_room(directory.store_path / DATA_FILE):
+                raise StoreFull(f"no room for the store: {error}") from error     # a write that fell short
+            raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except (OSError, lmdb.Error, StoreFull) as error:
         if is_no_space(error) or isinstance(error, StoreFull):
             raise NoSpace(f"there is no room to restore in {target.parent}: nothing was kept") from error
+        if isinstance(error, lmdb.Error):
+            raise StorageError(f"the restored store cannot be written: {error}") from error
         raise
 
 

@@ -1,7 +1,7 @@
 """Whose data a directory holds: `identity.json`.
 
-`{"format", "cluster", "node_id", "disk", "joins", "restored", "checksum"}`; the checksum is of all the rest. Every later
-format keeps `format` and `checksum` as they are, so that one that is newer is told from one that is damaged.
+`{"format", "cluster", "node_id", "disk", "joins", "restored", "checksum"}`; the checksum is of all the rest. Every
+later format keeps `format` and `checksum` as they are, so that one that is newer is told from one that is damaged.
 """
 
 from __future__ import annotations

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 import fastkv
+from fastkv._core.codes import Opcode, Status
+from fastkv.client.addresses import Address
+from fastkv.client.backup import Download
+from fastkv.client.connection import Connection
+from fastkv.client.settings import Settings
+from fastkv.errors import Overloaded
+from fastkv.server.backup import MAX_BACKUPS
+from fastkv.wire.backup import BackupAsk, decode_snapshot_chunk, encode_backup_ask
 from tests.e2e.cluster import Cluster, eventually, running_cluster
 from tests.e2e.load import Writers
 from tests.e2e.restoring import new_cluster, restore, restored_cluster, save, snapshot
@@ -136,16 +147,17 @@ def test_what_is_refused_leaves_everything_as_it_was(old: Cluster, backup: Path,
     status, said = snapshot("save", str(tmp_path / "b"), "--endpoints", "127.0.0.1:1")
     assert (status, said["code"]) == (4, "NO_LEADER")
 
-    with files_no_longer_than(40_000):
+    with files_no_longer_than(20_000):
         status, said = snapshot("save", str(tmp_path / "b"), "--endpoints", old.endpoints)
     assert (status, said["code"]) == (1, "NO_SPACE")
     assert list(tmp_path.iterdir()) == [taken]
 
     new = new_cluster(tmp_path / "new")
     data = new.nodes["node-1"].data_path
-    with files_no_longer_than(40_000):
-        status, said = restore(backup, new, "node-1")
-    assert (status, said["code"]) == (1, "NO_SPACE")
+    for limit_bytes in (20_000, backup.stat().st_size - 4096):      # while it is copied, and behind that
+        with files_no_longer_than(limit_bytes):
+            status, said = restore(backup, new, "node-1")
+        assert (status, said["code"]) == (1, "NO_SPACE")
     for spoil in ("cut", "altered"):
         spoilt = Path(shutil.copyfile(backup, tmp_path / spoil))
         with spoilt.open("r+b") as file:
@@ -215,7 +227,8 @@ def test_nodes_of_different_restores_do_not_mix(old: Cluster, backup: Path, tmp_
         shutil.rmtree(third.data_path)
         assert restore(backup, new, "node-3")[0] == 0
         third.start()
-        eventually(lambda: "another data directory" in problems(new, "node-3"), within_s=60, what="node-3 to be refused")
+        text = "another data directory"
+        eventually(lambda: text in problems(new, "node-3"), within_s=60, what="node-3 to be refused")
     finally:
         new.close()
 
@@ -247,3 +260,49 @@ def test_a_node_that_dies_while_it_sends_is_passed_over(old: Cluster, tmp_path: 
     finally:
         dead.start()
         old.leader()
+
+
+def test_a_node_serves_a_few_backups_at_a_time_and_only_those(old: Cluster) -> None:
+    async def ask() -> None:
+        address, settings = Address.parse(old.nodes["node-1"].endpoint), Settings(connect_timeout_s=60)
+        downloads = [await Download.open(address, settings, stale=False, timeout_s=60) for _ in range(MAX_BACKUPS)]
+        with pytest.raises(Overloaded, match="already"):
+            await Download.open(address, settings, stale=False, timeout_s=60)
+        async with aclosing(downloads[0].parts()) as parts:
+            assert sum([len(part) async for part in parts]) == downloads[0].first.total_bytes
+        for one in downloads[1:]:
+            await one.close()
+
+        async def again() -> Download:
+            """A connection that is gone is noticed in its turn."""
+            while True:
+                with contextlib.suppress(Overloaded):
+                    return await Download.open(address, settings, stale=True, timeout_s=60)
+
+        other = await again()
+        await other.close()
+        await downloads[0].close()
+
+        connection = await Connection.open(address, settings, lambda _: None)
+        deadline = asyncio.get_running_loop().time() + 60
+        first = downloads[0].first
+        for body, status in (
+            (b"", Status.INVALID_REQUEST),
+            (encode_backup_ask(BackupAsk(first.index, first.checksum, 0, 100)), Status.KEY_NOT_FOUND),
+        ):
+            reply = await connection.request(Opcode.BACKUP, body, deadline)
+            assert reply.status == status
+        begun = await connection.request(Opcode.BACKUP, encode_backup_ask(BackupAsk(0, 0, 0, 100)), deadline)
+        chunk = decode_snapshot_chunk(begun.body)
+        assert len(chunk.data) == 100
+        for ask, status in (
+            (BackupAsk(chunk.index, chunk.checksum + 1, 0, 100), Status.KEY_NOT_FOUND),
+            (BackupAsk(chunk.index, chunk.checksum, chunk.total_bytes + 1, 100), Status.KEY_NOT_FOUND),
+            (BackupAsk(chunk.index, chunk.checksum, chunk.total_bytes - 1, 100), Status.OK),
+        ):
+            reply = await connection.request(Opcode.BACKUP, encode_backup_ask(ask), deadline)
+            assert reply.status == status
+        connection.retire()
+        await connection.closed
+
+    asyncio.run(ask())

@@ -192,6 +192,47 @@ def test_equal_entries_make_equal_states_whatever_the_checkpoints(seed: int) -> 
         assert harness.machine.state_hash == hash_of(harness.contents())
 
 
+def test_a_checkpoint_that_somebody_waits_for_begins_at_once() -> None:
+    harness, told = Harness(), list[BaseException | None]()
+    harness.machine.checkpoint_soon(told.append)
+    assert told == [None], "there is nothing to write"
+    harness.fill(b"a")
+    harness.machine.checkpoint_soon(told.append)
+    harness.machine.checkpoint_soon(told.append)
+    assert harness.machine.checkpoint_due
+    assert len(told) == 1
+    harness.checkpoint()
+    assert told == [None, None, None]
+    assert not harness.machine.checkpoint_due
+
+
+def test_one_under_way_does_not_have_what_came_since() -> None:
+    harness, told = Harness(), list[BaseException | None]()
+    harness.fill(b"a")
+    harness.machine.start_checkpoint()
+    harness.fill(b"b")
+    harness.machine.checkpoint_soon(told.append)
+    assert not harness.machine.checkpoint_due
+    harness.store.complete()
+    assert told == []
+    assert harness.machine.checkpoint_due
+    harness.checkpoint()
+    assert told == [None]
+    assert harness.machine.durable_applied_index == 2
+
+
+def test_who_waits_for_a_checkpoint_is_told_that_there_is_no_room() -> None:
+    harness, told = Harness(), list[BaseException | None]()
+    harness.fill(b"a")
+    harness.machine.checkpoint_soon(told.append)
+    harness.machine.start_checkpoint()
+    harness.store.fail(full := StoreFull("no room"))
+    assert told == [full]
+    harness.ticks(10)
+    harness.checkpoint()
+    assert told == [full]
+
+
 # -- checkpoints that fail -------------------------------------------------------------------------------------------
 
 

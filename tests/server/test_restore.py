@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -246,15 +245,9 @@ def test_nodes_of_one_restore_bear_the_same_mark_and_those_of_another_another(ol
     assert said(NODE, "d", archive=old.archive)["restored"] != first["restored"]
 
 
-@pytest.fixture
-def in_the_way(plan: Plan) -> Iterator[Path]:
-    path = plan.config.data_dir
-    path.mkdir(parents=True)
-    yield path / "mine"
-
-
-def test_a_directory_that_is_not_empty_is_left_as_it_is(plan: Plan, in_the_way: Path) -> None:
-    in_the_way.write_text("mine")
+def test_a_directory_that_is_not_empty_is_left_as_it_is(plan: Plan) -> None:
+    plan.config.data_dir.mkdir(parents=True)
+    (plan.config.data_dir / "mine").write_text("mine")
     with pytest.raises(RestoreRefused, match="is not empty"):
         restore(plan)
     assert [path.read_text() for path in plan.config.data_dir.iterdir()] == ["mine"]
