@@ -5,7 +5,8 @@
 #
 #   scripts/test.sh [--quick] [PYTEST ARGUMENT...]
 #
-#   --quick  without slow tests, type checks and the debug build: under two minutes, once everything is installed
+#   --quick  without nodes as processes, slow tests, type checks and the debug build: under two minutes, once
+#            everything is installed
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -45,8 +46,8 @@ step() {
     "$@" || failed+=("$name")
 }
 
-# The core again with bounds checks, overflow checks and assertions on, also under simulated faults. Built in a copy, because an extension module of a
-# debug build has the same file name as the one that the other tests use.
+# The core again with bounds checks, overflow checks and assertions on, also under simulated faults. Built in a copy,
+# because an extension module of a debug build has the same file name as the one that the other tests use.
 debug_build_tests() {
     local copy=build/debug
     rm -rf "$copy" && mkdir -p "$copy" &&
@@ -81,7 +82,7 @@ if [[ $quick == false ]]; then
     step "branch coverage of the consensus core" consensus_coverage
     step "tests" python -m pytest "${arguments[@]}"
 else
-    step "tests" python -m pytest -m "not slow" "${arguments[@]}"
+    step "tests" python -m pytest -m "not slow and not e2e" "${arguments[@]}"
 fi
 
 if [[ ${#failed[@]} -gt 0 ]]; then

@@ -28,7 +28,7 @@ class Bound(NamedTuple):
 
 
 BOUNDS = {
-    "rss_bytes": Bound(0.10, 16 * MIB),
+    "memory_bytes": Bound(0.10, 16 * MIB),
     "open_files": Bound(0.0, 16),
     "threads": Bound(0.0, 1),
     "disk_bytes": Bound(0.25, 32 * MIB),
@@ -37,11 +37,14 @@ BOUNDS = {
 
 
 class Sample(NamedTuple):
-    """One node at one moment."""
+    """One node at one moment.
+
+    Its memory is what is resident without pages of files, as the store's are: the system takes those back at any time.
+    """
 
     t: float
     node: str
-    rss_bytes: int
+    memory_bytes: int
     open_files: int
     threads: int
     disk_bytes: int
@@ -51,12 +54,12 @@ def sample(t: float, node: str, pid: int, directory: Path) -> Sample | None:
     """Look at a process and its data directory; None where the process has gone."""
     proc = Path(f"/proc/{pid}")
     try:
-        rss_bytes = int((proc / "statm").read_text().split()[1]) * PAGE_BYTES
+        resident, of_files = map(int, (proc / "statm").read_text().split()[1:3])
         open_files = len(os.listdir(proc / "fd"))
         threads = len(os.listdir(proc / "task"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    return Sample(t, node, rss_bytes, open_files, threads, _disk_bytes(directory))
+    return Sample(t, node, (resident - of_files) * PAGE_BYTES, open_files, threads, _disk_bytes(directory))
 
 
 def _disk_bytes(directory: Path) -> int:

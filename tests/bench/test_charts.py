@@ -57,6 +57,7 @@ def test_each_curve_has_its_panel() -> None:
     assert all(len(panel.lines) == 2 for panel in panels)
 
 
+@pytest.mark.slow
 def test_the_program_writes_files_that_are_the_same_each_time(tmp_path: Path) -> None:
     rivals, growth = tmp_path / "rivals.json", tmp_path / "growth.json"
     rivals.write_text(json.dumps({"rows": ROWS}))

@@ -246,6 +246,7 @@ def test_an_open_load_ends_with_its_count(node: FakeNode) -> None:
     assert result["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_a_stall_is_in_the_latency_of_all_that_was_due_meanwhile(node: FakeNode) -> None:
     stall_s = 1.5
 
@@ -270,6 +271,7 @@ def dict_of(curve: list[tuple[float, float]]) -> dict[float, float]:
     return dict(curve)
 
 
+@pytest.mark.slow
 def test_what_found_no_place_is_counted(node: FakeNode) -> None:
     node.on[Opcode.PUT] = lambda request: None
     result = load.run(

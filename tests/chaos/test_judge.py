@@ -71,7 +71,7 @@ def test_growth_without_end_fails_a_long_run() -> None:
     record.resources = growing()
     verdict = judge(record)
     assert verdict.outcome == FAIL
-    assert "rss_bytes of node-1 grew" in verdict.violations[0]
+    assert "memory_bytes of node-1 grew" in verdict.violations[0]
 
 
 LACKS: dict[str, Callable[[RunRecord], object]] = {

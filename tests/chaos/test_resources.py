@@ -35,17 +35,17 @@ def test_what_is_beyond_its_bound_has_grown_and_what_is_at_it_has_not(name: str)
 
 def test_a_peak_is_no_growth() -> None:
     samples = series()
-    samples[-30] = samples[-30]._replace(rss_bytes=100 * FLAT.rss_bytes)
+    samples[-30] = samples[-30]._replace(memory_bytes=100 * FLAT.memory_bytes)
     assert growth(samples, SECONDS) == ([], [])
 
 
 def test_the_time_in_which_everything_fills_up_does_not_count() -> None:
-    samples = [one._replace(rss_bytes=MIB) if one.t < SECONDS / 4 else one for one in series()]
+    samples = [one._replace(memory_bytes=MIB) if one.t < SECONDS / 4 else one for one in series()]
     assert growth(samples, SECONDS) == ([], [])
 
 
 def test_a_short_run_is_not_judged() -> None:
-    assert growth(series(rss_bytes=100 * FLAT.rss_bytes), SECONDS - 1) == ([], [])
+    assert growth(series(memory_bytes=100 * FLAT.memory_bytes), SECONDS - 1) == ([], [])
 
 
 def test_a_node_that_was_hardly_seen_is_said_so() -> None:
@@ -63,7 +63,7 @@ def test_a_process_is_seen_as_it_is(tmp_path: Path) -> None:
     seen = sample(1.5, "node-1", os.getpid(), tmp_path)
     assert seen is not None
     assert (seen.t, seen.node) == (1.5, "node-1")
-    assert seen.rss_bytes > MIB
+    assert seen.memory_bytes > MIB
     assert seen.open_files >= 3
     assert seen.threads >= 1
     assert seen.disk_bytes >= 1 << 20

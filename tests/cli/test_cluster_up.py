@@ -18,6 +18,8 @@ import yaml
 from fastkv.cli.local.processes import ProcessRecord
 from tests.cli.conftest import LIMIT_S, ROOT, Fastkv
 
+pytestmark = pytest.mark.e2e
+
 
 def pids(supervisor: int) -> dict[str, int]:
     """The nodes' process ids: the supervisor's children, as the kernel has them."""

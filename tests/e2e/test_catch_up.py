@@ -15,6 +15,8 @@ from fastkv.client import load
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 SMALL = """
 raft:
   snapshot_log_bytes: 65536
@@ -90,7 +92,6 @@ def test_a_node_that_was_away_for_longer_than_the_log_is_kept(small_logs: Cluste
     until_equal(away, leader)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_node_that_was_down_for_a_million_writes(cluster: Cluster) -> None:
     """With the default limits, while others write."""

@@ -21,6 +21,8 @@ from fastkv.storage.lmdb_format import META_KEY, NAMED_DATABASES, decode_meta, e
 from tests.e2e.cluster import Cluster, Node, eventually
 from tests.e2e.load import Writers
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 STRACE = shutil.which("strace")
 STALL_US = 700_000
 """Several election timeouts."""

@@ -14,6 +14,8 @@ from fastkv.chaos.ports import free_ports
 from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 
 def newcomer(directory: Path, node_id: str) -> Node:
     """A node that waits to be added; it knows nothing but its own ports."""

@@ -7,6 +7,8 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.load import Writers
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["sessions", "no sessions"])
 def test_a_rolling_restart_fails_no_write(cluster: Cluster, exactly_once: bool) -> None:

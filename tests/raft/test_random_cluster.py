@@ -17,6 +17,7 @@ from fastkv.log_types import Segment
 from fastkv.raft import LEADER, Message, ProposalRefused, Raft, RaftLog, Ready, election, follower, reads
 from fastkv.raft.progress import CUT
 from tests.raft.harness import Cluster, batch
+from tests.seeds import seeds
 
 
 class Life(Cluster):
@@ -157,7 +158,7 @@ def live(seed: int, size: int, steps: int) -> Life:
 
 
 @pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", seeds(15, quick=4))
 def test_safety_and_convergence(seed: int, size: int) -> None:
     life = live(seed, size, 8000)
     for _ in range(40):

@@ -30,6 +30,7 @@ from fastkv.raft import (
 from fastkv.raft.membership import Change, Membership
 from tests.raft.harness import Disk
 from tests.raft.test_random_cluster import Life
+from tests.seeds import seeds
 
 
 class MemberLife(Life):
@@ -149,7 +150,7 @@ def converged(life: MemberLife) -> bool:
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, quick=4))
 def test_safety_and_convergence(seed: int, size: int) -> None:
     life = live(seed, size)
     for _ in range(80):
@@ -185,6 +186,7 @@ def caught(seeds: int = 150) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_old_voters_that_are_not_asked_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the joint majority, old and new voters can decide apart."""
     reached, tally = quorum.reached, quorum.tally
@@ -207,6 +209,7 @@ def test_two_changes_at_once_are_caught(monkeypatch: pytest.MonkeyPatch) -> None
     assert caught()
 
 
+@pytest.mark.slow
 def test_a_suffix_kept_behind_another_log_s_snapshot_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemberLife, "keeps_log", lambda self, raft, index, term: raft.log.last_index >= index)
     assert caught()

@@ -10,6 +10,7 @@ RARE = {"lease-kept", "read-without-round", "votes-counted-twice"}
 """They need several things to come together: they are hunted in plans that are made for them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BUGS if name not in RARE])
 def test_a_bug_is_caught(name: str) -> None:
     assert seeds_until_caught(name, limit=40) is not None

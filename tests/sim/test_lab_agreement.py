@@ -21,11 +21,12 @@ import math
 import pytest
 
 from fastkv._core.codes import Status
+from tests.seeds import seeds
 from tests.sim.events import MS
 from tests.sim.lab import ORDERLY, Lab
 from tests.sim.machine import Machine
 
-SEEDS = range(10)
+SEEDS = seeds(10)
 STEP_US = 40
 """Shorter than any frame's way: a test that looks so often sees a leader before anybody has heard from it."""
 
@@ -154,7 +155,7 @@ def append_in_vain(lab: Lab, pair: list[Machine], voter: Machine) -> None:
     lab.wait(both_have_them, "the other one's copy", elections=1)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_a_leader_backs_up_quickly_over_wrong_entries_of_many_terms(seed: int) -> None:
     """Two pairs have entries of ten terms each, turn by turn, and a fifth node had a vote for all of them, and none."""
     lab = Lab(seed, nodes=5, clock_rates=(1, 1), election_ticks=10, heartbeat_ticks=1, **ORDERLY)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.seeds import seeds
 from tests.sim.lab import Lab
 
-SEEDS = range(10)
+SEEDS = seeds(10)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -16,10 +16,11 @@ from __future__ import annotations
 import pytest
 
 from fastkv._core.codes import Status
+from tests.seeds import seeds
 from tests.sim.lab import UNRELIABLE, Lab, Put
 from tests.sim.network import FAIR, Weather
 
-SEEDS = range(10)
+SEEDS = seeds(10)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -25,10 +25,11 @@ from fastkv._core.codes import Kind, Status
 from fastkv._core.entry import decode_command
 from fastkv.chaos.operations import FOREVER
 from tests.reference.state_machine import State
+from tests.seeds import seeds
 from tests.sim.lab import LOG_LIMIT_BYTES, ORDERLY, SNAPSHOT_BYTES, SNAPSHOTS, UNRELIABLE, Lab
 from tests.sim.network import FAIR
 
-SEEDS = range(3)
+SEEDS = seeds(3, quick=1)
 SMALL: dict[str, Any] = SNAPSHOTS | {"snapshot_log_bytes": SNAPSHOT_BYTES // 5}
 """Clients' commands are short: with so little of the log, one who misses a few of them needs a snapshot."""
 
@@ -112,7 +113,7 @@ def test_an_operation_does_not_wait_for_a_heartbeat(seed: int, tuning: dict[str,
     assert (lab.events.now - begin) / operations < lab.plan.tick_us * lab.plan.heartbeat_ticks / 3
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_a_majority_makes_progress_and_a_minority_goes_on_once_all_heals(seed: int) -> None:
     lab = Lab(seed, nodes=5, operations=(("get", 1), ("put", 1)), session_limit=1000)
     leader = lab.ready()
@@ -137,7 +138,7 @@ def test_a_majority_makes_progress_and_a_minority_goes_on_once_all_heals(seed: i
     lab.finish()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_a_node_whose_log_is_gone_catches_up_and_serves(seed: int) -> None:
     lab = Lab(seed, **SMALL)
     leader = lab.ready()
@@ -157,7 +158,7 @@ def test_a_node_whose_log_is_gone_catches_up_and_serves(seed: int) -> None:
     lab.finish()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_log_and_snapshot_stay_small_while_few_keys_are_overwritten(seed: int) -> None:
     lab = Lab(seed, **SMALL)
     behind = lab.others(lab.ready())[0]

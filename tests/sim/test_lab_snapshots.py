@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.seeds import seeds
 from tests.sim.endgame import check_states
 from tests.sim.lab import LOG_LIMIT_BYTES, SNAPSHOTS, UNRELIABLE, Lab
 from tests.sim.network import FAIR, Weather
 
-SEEDS = range(6)
+SEEDS = seeds(6)
 
 COMMAND_BYTES = 200
 
@@ -97,7 +98,7 @@ def test_a_node_that_comes_back_from_a_snapshot_alone_has_its_state(seed: int) -
     lab.finish()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_who_got_a_snapshot_from_before_the_first_note_of_members_still_votes(seed: int) -> None:
     """Two nodes cut their logs behind the leader's first entry; what it notes of the members' disks is undecided.
 

@@ -9,6 +9,7 @@ from tests.sim.report import report
 from tests.sim.shrink import run, shrink
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bug", "says"), [("ack-before-sync", "PRE_VOTE_REPLY term 1"), ("read-at-boot", "what clients saw that cannot be")]
 )

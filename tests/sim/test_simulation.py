@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seeds import seeds
 from tests.sim.events import MS
 from tests.sim.plan import FAULTS, draw
 from tests.sim.world import World
@@ -28,7 +29,7 @@ def run(seed: int, *, operations: int = 2000, nodes: int = 5) -> World:
     return world
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8, quick=4))
 def test_seeds(seed: int) -> None:
     run(seed, operations=1000)
 
@@ -47,6 +48,7 @@ def test_three_nodes(first: int) -> None:
         run(seed, nodes=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40, 43))
 def test_crashes_that_tear_real_logs(seed: int, tmp_path: Path) -> None:
     crashes = (("crash", 5), ("crash all", 2), ("slow disks", 1), ("weather", 1))
@@ -56,6 +58,7 @@ def test_crashes_that_tear_real_logs(seed: int, tmp_path: Path) -> None:
     assert sum("crashes" in line for line in world.journal) > 5
 
 
+@pytest.mark.slow
 def test_faults_really_happen() -> None:
     worlds = [run(seed, operations=1000) for seed in range(100, 108)]
     told = "\n".join(line for world in worlds for line in world.journal)
@@ -97,6 +100,7 @@ def test_a_fault_that_is_left_out_leaves_the_others_as_they_are() -> None:
     assert numbers & {line.split()[0] for line in told}
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     """Neither hash order nor anything else of a process has a say."""
     program = (

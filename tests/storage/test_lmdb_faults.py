@@ -47,6 +47,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_data_and_applied_index_move_together_over_kills(tmp_path: Path) -> None:
     """A writer of checkpoints is killed at random moments: nothing is half there, nothing that it reported is lost."""
     rng = random.Random(12)

@@ -79,6 +79,7 @@ def test_damage_in_an_older_segment(three: Path, tmp_path: Path, at: int) -> Non
         found(path)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_is_damage_at_every_byte(one: Path, tmp_path: Path) -> None:
     """A segment has its full size from the moment that its name exists: a shorter one is no torn write."""
     path = copied(one, tmp_path / "wal")

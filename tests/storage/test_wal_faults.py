@@ -175,6 +175,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_everything_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     acked = 0
     for life in range(1, 9):

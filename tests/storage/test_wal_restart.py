@@ -72,6 +72,7 @@ def test_old_segments_go_with_the_next_compaction(tmp_path: Path) -> None:
         assert (wal.recovered.first_index, wal.recovered.last_index) == (501, 600)
 
 
+@pytest.mark.slow
 def test_torn_at_any_byte_it_is_the_old_log_or_the_new(tmp_path: Path) -> None:
     with opened(tmp_path / "wal") as wal:
         write(wal, run(1, 1, b"a", b"b"), hard_state=HardState(3, "node-2", 1))

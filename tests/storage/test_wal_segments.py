@@ -178,6 +178,7 @@ def until_tidy(wal: Wal, path: Path) -> list[Path]:
     return [file for file in path.glob("*.tmp") if file.stem != "prepared"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment_bytes", [4096, 16384])
 def test_segments_go_round(tmp_path: Path, segment_bytes: int) -> None:
     """What a recycled segment held before is no part of the log, wherever the log ends in it."""
@@ -220,6 +221,7 @@ def test_a_recycled_segment_that_was_not_begun_is_the_spare(tmp_path: Path) -> N
         fill(wal, 300, first=last_index + 1)
 
 
+@pytest.mark.slow
 def test_a_recycled_segment_costs_no_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled: list[int] = []
     genuine = wal_segments.fill_with_zeros
