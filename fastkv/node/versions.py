@@ -53,8 +53,11 @@ class Versions:
 
     @property
     def in_force(self) -> int:
-        """As `cluster`, or the next one where that is in this log and may not be committed yet."""
-        return self._raft.membership.version
+        """As `cluster`, or the next one where that is in this log and may not be committed yet.
+
+        0 for a node that has not joined yet: it does not know.
+        """
+        return self._raft.membership.version if self._raft.membership else 0
 
     def raise_where_due(self, now: int) -> None:
         """As the leader: raise the cluster's version to what all members speak. Called each tick."""

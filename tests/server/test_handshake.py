@@ -21,6 +21,7 @@ def hello(oldest: int, newest: int, role: int = PEER_ROLE) -> Hello:
         (hello(1, 2), 2, 2, 2),
         (hello(1, 3), 2, 2, 2),                     # the next one dials this one
         (hello(2, 3), 2, 2, 2),
+        (hello(2, 3), 2, 0, 2),                     # this node waits to join, and does not know
         (hello(1, 1, CLIENT_ROLE), 2, 2, 1),        # clients of every release are served
         (hello(1, 9, CLIENT_ROLE), 2, 2, 2),
     ],
