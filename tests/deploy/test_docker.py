@@ -54,7 +54,7 @@ def engine(directory: Path) -> Iterator[Engine]:
             engine = held.enter_context(running_engine(directory))
             compose_command(engine)
             kind = held.enter_context(base_image(engine, directory))
-            trial = engine.run("docker", "run", "--rm", "debian:bookworm-slim", "true", check=False)
+            trial = engine.run("docker", "run", "--rm", "--network=none", "debian:bookworm-slim", "true", check=False)
             if trial.returncode:
                 raise EngineUnavailable(f"the engine runs no container: {trial.stderr.strip()[-500:]}")
         except EngineUnavailable as reason:
