@@ -64,7 +64,8 @@ RUN touch /started \
     && apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && groupadd --gid 10001 fastkv \
-    && useradd --uid 10001 --gid fastkv --home-dir /var/lib/fastkv --no-create-home --shell /usr/sbin/nologin fastkv \
+    && useradd --uid 10001 --gid fastkv --home-dir /var/lib/fastkv --no-create-home --no-log-init \
+       --shell /usr/sbin/nologin fastkv \
     && install -d -o fastkv -g fastkv -m 0750 /var/lib/fastkv \
     && cd /usr/lib/python3.11 \
     && rm -rf ensurepip idlelib lib2to3 pydoc_data sqlite3 test \
@@ -75,8 +76,9 @@ RUN touch /started \
     && python3 -B -m compileall -q -b --invalidation-mode unchecked-hash . \
     && find . -name '*.py' -delete \
     && find /usr/share/doc \( -type f -o -type l \) ! -name copyright -delete \
-    && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /var/lib/dpkg/*-old /etc/*- /tmp/* /usr/share/man/* \
-    && find /etc /usr /var -newer /started ! -path /etc/hosts ! -path /etc/hostname ! -path /etc/resolv.conf \
+    && rm -rf /var/lib/apt/lists/* /var/cache/* /tmp/* /usr/share/man/* \
+    && find /var/log -type f -exec truncate --size=0 {} + \
+    && find /etc /tmp /usr /var -newer /started ! -path /etc/hosts ! -path /etc/hostname ! -path /etc/resolv.conf \
        -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} + \
     && rm /started
 
