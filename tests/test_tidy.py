@@ -14,9 +14,10 @@ ROOT = Path(__file__).parent.parent
 SKIPPED = {".git", ".venv", ".coverage", "build", "dist", "data", "__pycache__", "node_modules"}
 """Not ours to keep tidy; beside these, every directory of a tool's cache (.pytest_cache, …) and of package metadata."""
 TEXT = {
-    ".cfg", ".in", ".ini", ".json", ".md", ".pxd", ".py", ".pyi", ".pyx", ".sh", ".toml", ".txt", ".yaml", ".yml", "",
+    ".cfg", ".css", ".html", ".in", ".ini", ".js", ".json", ".md", ".pxd", ".py", ".pyi", ".pyx", ".sh", ".toml",
+    ".txt", ".yaml", ".yml", "",
 }  # fmt: skip
-CODE = {".pxd", ".py", ".pyi", ".pyx", ".sh"}
+CODE = {".css", ".html", ".js", ".pxd", ".py", ".pyi", ".pyx", ".sh"}
 
 LINES_LIMIT = 450
 # Spelled so that this file does not contain them.

@@ -289,6 +289,21 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleSettings:
+    """The page at `/console`."""
+
+    enabled: bool = _setting(True, Rule(bool, "Whether there is a console at `/console`."))
+    writes: bool = _setting(
+        False,
+        Rule(
+            bool,
+            "Whether the console offers to edit, create and delete keys. It closes no route: whoever reaches the port "
+            "can write by `/kv`.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything that one node has to know before it starts."""
 
@@ -301,6 +316,7 @@ class NodeConfig:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    console: ConsoleSettings = field(default_factory=ConsoleSettings)
 
     @property
     def data_dir(self) -> Path:
@@ -317,5 +333,6 @@ SECTIONS: dict[str, type] = {
     "logging": LoggingSettings,
     "security": SecuritySettings,
     "tracing": TracingSettings,
+    "console": ConsoleSettings,
 }
 """The sections of a file, in the order in which docs/configuration.md shows them."""

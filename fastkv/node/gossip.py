@@ -1,5 +1,5 @@
-"""What nodes tell each other about themselves: role, term, indexes, addresses, the hashes of their states, and by which
-disks they know the members.
+"""What nodes tell each other about themselves: role, term, indexes, addresses, the hashes of their states, by which
+disks they know the members, and a report of the server's, which is handed on as it is.
 
 Nothing of consensus hangs on it. It is told on a change and every `status_ticks`.
 """
@@ -7,6 +7,7 @@ Nothing of consensus hangs on it. It is told on a change and every `status_ticks
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import orjson
 
@@ -28,11 +29,13 @@ class Gossip:
         transport: Transport,
         points: Callable[[], list[tuple[int, int]]],
         disks: Callable[[], dict[str, int]],
+        report: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._settings = settings
         self._transport = transport
         self._points = points
         self._disks = disks
+        self._report = report
         self._told: tuple[object, ...] = ()
         self._due = 0
         self._heard: dict[str, PeerStatus] = {}
@@ -62,6 +65,7 @@ class Gossip:
             "hashes": points[-POINTS_LIMIT:],
             "disks": self._disks(),
             "room": room,
+            "report": self._report(),
         }
         frame = encode_frame(Opcode.PEER_STATUS, 0, 0, 0, orjson.dumps(said))
         for peer in peers:
@@ -86,6 +90,7 @@ class Gossip:
                 now,
                 {str(member): int(disk) for member, disk in said["disks"].items()},
                 said.get("room") is not False,      # an older version says nothing of it
+                dict(said.get("report", {})),       # nor of this
             )
             points = [(int(index), int(digest)) for index, digest in said["hashes"][:POINTS_LIMIT]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -56,7 +56,7 @@ class Node:
     counted by `tick`, but for leases and ages, which need `clock`: monotonic nanoseconds that also count while the
     process is paused or the machine suspended. `on_members` is told who is to be reached, and where; `on_removed` that
     this node is a member no more; `on_disowned` that it is none of the founders, whatever its configuration says, and
-    has to remember that.
+    has to remember that. `report` is what the other nodes are to be told of this one beside consensus.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Node:
         on_members: Callable[[Addresses], None] = lambda addresses: None,
         on_removed: Callable[[str], None] = lambda text: None,
         on_disowned: Callable[[], None] = lambda: None,
+        report: Callable[[], dict[str, Any]] = dict,
         value_limit_bytes: int,
         open_limit_bytes: int,
     ) -> None:
@@ -92,7 +93,7 @@ class Node:
             raft.read, retry_ticks=settings.read_retry_ticks, first_context=raft.rng.getrandbits(62)
         )
         self._admin = Admin(settings, raft, transport)
-        self._gossip = Gossip(settings, transport, machine.table.hash_points, lambda: self._members.disks)
+        self._gossip = Gossip(settings, transport, machine.table.hash_points, lambda: self._members.disks, report)
         self._members = Members(
             settings, raft, Membership.decode(machine.membership), on_members, self._removed, on_disowned,
             lambda *who: self._gossip.vouches(*who, beyond=raft.commit_index),

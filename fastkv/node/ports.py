@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Transport(Protocol):
@@ -75,3 +75,5 @@ class PeerStatus:
     """By which disks it knows the members, as of what it has applied."""
     room: bool
     """Whether its disk takes more."""
+    report: dict[str, Any]
+    """What its server says of it, unchecked: see `fastkv.server.overview`."""

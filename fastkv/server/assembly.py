@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 from fastkv.config import NodeConfig
 from fastkv.kv.state import StateMachine
@@ -167,6 +168,7 @@ class Assembly:
         *,
         on_members: Callable[[Addresses], None],
         on_removed: Callable[[str], None],
+        report: Callable[[], dict[str, Any]],
     ) -> Node:
         """The node, over a transport; see `Node` for the callbacks."""
         limits = self._config.limits
@@ -182,6 +184,7 @@ class Assembly:
             on_members=on_members,
             on_removed=on_removed,
             on_disowned=self._directory.note_joins,
+            report=report,
             value_limit_bytes=limits.value_bytes,
             open_limit_bytes=self._config.raft.max_append_bytes * 16,
         )

@@ -13,28 +13,29 @@ from fastkv.config import NodeConfig
 from fastkv.errors import CursorExpired
 from fastkv.node import Node, PeerStatus
 from fastkv.node.log_page import PAGE_BYTES, described, first_of_page
-from fastkv.raft import CANDIDATE, FOLLOWER, LEADER, LEARNER, PRE_CANDIDATE
+from fastkv.raft import LEADER
+from fastkv.server.overview import STATE_NAMES
 from fastkv.server.service import Deliver
+from fastkv.version import __version__
 from fastkv.wire.client import ScanRequest, decode_scan_request, encode_get, encode_scan_page
 
 log = logging.getLogger(__name__)
-
-STATE_NAMES = {
-    FOLLOWER: "Follower",
-    PRE_CANDIDATE: "Candidate",
-    CANDIDATE: "Candidate",
-    LEADER: "Leader",
-    LEARNER: "Learner",
-}
 
 
 class LocalService:
     """Implements `service.Service` over a node in this process. Runs on the node's loop."""
 
-    def __init__(self, config: NodeConfig, node: Node, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        node: Node,
+        metrics: Callable[[], bytes],
+        overview: Callable[[], dict[str, Any]],
+    ) -> None:
         self.config = config
         self._node = node
         self._metrics = metrics
+        self._overview = overview
         self._sink = CallbackSink(node.outbox, self._callback_failed)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -184,6 +185,17 @@ class LocalService:
             "commit_index": raft.commit_index,
             "applied_index": raft.applied_index,
             "entries": described(raft.log.slice(first, PAGE_BYTES, limit)),
+        }
+
+    def overview(self) -> dict[str, Any]:
+        """What GET /cluster/overview says; see `server.overview`."""
+        console = self.config.console
+        return {
+            "cluster": self.config.cluster.name,
+            "version": __version__,
+            "console_writes": console.enabled and console.writes,
+            "health": self.health(),
+            **self._overview(),
         }
 
     def metrics(self) -> bytes:

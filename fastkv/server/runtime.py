@@ -28,7 +28,7 @@ from fastkv.server import descriptors
 from fastkv.server.assembly import TICKS_A_HEARTBEAT, Assembly, tick_s
 from fastkv.server.disk_space import DiskSpace
 from fastkv.server.http import HttpServer
-from fastkv.server.local_service import STATE_NAMES, LocalService
+from fastkv.server.local_service import LocalService
 from fastkv.server.metrics import (
     BATCH_BOUNDS,
     CHECKPOINT_BOUNDS_S,
@@ -37,7 +37,9 @@ from fastkv.server.metrics import (
     Figures,
     NodeMetrics,
     RawRequests,
+    Requests,
 )
+from fastkv.server.overview import STATE_NAMES, Overview
 from fastkv.server.peer_link import PeerLinks
 from fastkv.server.tcp import RawServer
 from fastkv.server.ticker import Ticker
@@ -136,9 +138,17 @@ class Runtime:
         self._tracing: Tracing | None = None
         if config.tracing.enabled:
             self._tracing, transport = _traced(config, self.links)
-        self.node = parts.node(transport, self._wake, on_members=self._members_changed, on_removed=self._removed)
+        self.node = parts.node(
+            transport,
+            self._wake,
+            on_members=self._members_changed,
+            on_removed=self._removed,
+            report=lambda: self.overview.report(),
+        )
         self.links.set_peers(parts.first_peers(self.node.raft.membership))
-        self.service = LocalService(config, self.node, lambda: self.metrics.render())
+        self.service = LocalService(
+            config, self.node, lambda: self.metrics.render(), lambda: self.overview.describe(self._figures())
+        )
         self.raw = RawServer(
             config,
             self.node,
@@ -151,7 +161,9 @@ class Runtime:
         self.http = HttpServer(self.service, config.limits, tracing=self._tracing)
         self._bootstrapping = parts.is_fresh and config.node_id == config.cluster.bootstrap_id
         self._disk = DiskSpace(config.data_dir)
-        self.metrics = NodeMetrics(self._figures, [self.http.requests, RawRequests(self.node.outbox.tally)])
+        faces: list[Requests] = [self.http.requests, RawRequests(self.node.outbox.tally)]
+        self.metrics = NodeMetrics(self._figures, faces)
+        self.overview = Overview(self.node, faces, lambda: self.links.round_trips_s)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -369,6 +381,7 @@ class Runtime:
         if raft.leader and (raft.term, raft.leader) != self._leadership:
             self._leadership = (raft.term, raft.leader)
             self._leader_changes += 1
+        self.overview.led_by(raft.leader, raft.term)
         log.info("%s in term %d, leader %s", STATE_NAMES[raft.role], raft.term, raft.leader or "not known")
 
     def _announce_alarm(self) -> None:

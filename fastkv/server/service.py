@@ -81,6 +81,13 @@ class Service(Protocol):
         hexadecimal digits: of the state after entry applied_index), keys, log_bytes.
         """
 
+    def overview(self) -> dict[str, Any]:
+        """What `GET /cluster/overview` answers, and the console shows: the whole cluster, as this node knows it.
+
+        The members are described in `fastkv.server.overview`; beside them cluster, version, console_writes (whether the
+        console may offer to write), and what `health` says.
+        """
+
     def log(self, first: int, limit: int) -> dict[str, Any]:
         """At most `limit` entries of this node's own log from index `first` on, the newest where that is 0.
 

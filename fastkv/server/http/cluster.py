@@ -7,7 +7,7 @@ from typing import Any
 from fastkv.server.http.context import Context
 from fastkv.server.http.params import MAX_REVISION, Params
 from fastkv.server.http.request import Request
-from fastkv.server.http.responses import METRICS, RETRY_AFTER, HttpError, json_body
+from fastkv.server.http.responses import METRICS, NO_STORE, RETRY_AFTER, HttpError, json_body
 from fastkv.version import __version__
 from fastkv.wire.client import LOG_ENTRIES, MAX_LOG_ENTRIES
 
@@ -17,6 +17,7 @@ ENDPOINTS = {
     "DELETE /kv/{key}": "delete a key",
     "GET /kv": "list keys: prefix, start, end, limit, reverse, keys_only, cursor, consistency",
     "GET /cluster/status": "every node, its role and its term",
+    "GET /cluster/overview": "every member with its lag, round trips and load, and who led when",
     "GET /cluster/leader": "the leader",
     "GET /cluster/nodes": "the nodes",
     "GET /cluster/members": "who belongs to the cluster, and as what",
@@ -30,6 +31,7 @@ ENDPOINTS = {
     "GET /livez": "whether the process works",
     "GET /readyz": "whether the node can serve requests",
     "GET /metrics": "metrics for Prometheus",
+    "GET /console": "a page for people, in a browser",
 }
 
 
@@ -53,6 +55,12 @@ def status(context: Context, request: Request) -> None:
     """`GET /cluster/status`."""
     Params(request.query, ())
     request.respond_json(200, context.service.cluster_status())
+
+
+def overview(context: Context, request: Request) -> None:
+    """`GET /cluster/overview`: every member with its lag, round trip and load; what the console shows."""
+    Params(request.query, ())
+    request.respond_json(200, context.service.overview(), headers=NO_STORE)
 
 
 def nodes(context: Context, request: Request) -> None:

@@ -35,6 +35,7 @@ _HEADER_OVERHEAD_BYTES = 4  # ": " and CRLF
 _KNOWN_HEADERS = frozenset(
     {
         b"accept",
+        b"accept-encoding",
         b"content-encoding",
         b"content-length",
         b"content-type",
@@ -43,6 +44,7 @@ _KNOWN_HEADERS = frozenset(
         b"idempotency-key",
         b"if-match",
         b"if-none-match",
+        b"origin",
         b"traceparent",
         b"tracestate",
         b"transfer-encoding",

@@ -23,6 +23,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 RETRY_AFTER = b"Retry-After: 1\r\n"
+NO_STORE = b"Cache-Control: no-store\r\n"
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONNECTION = {

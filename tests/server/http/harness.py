@@ -168,6 +168,9 @@ class FakeService:
             "log_bytes": 1 << 20,
         }
 
+    def overview(self) -> dict[str, Any]:
+        return {"cluster": "fastkv", "console_writes": False, "health": self.health(), "members": []}
+
     def log(self, first: int, limit: int) -> dict[str, Any]:
         entry = {"index": first or 9, "term": 3, "kind": "put", "bytes": 12, "key": "a", "value_bytes": 3}
         return {"node": "node-1", "term": 3, "first_index": 1, "last_index": 9, "entries": [entry] * limit}
