@@ -185,7 +185,9 @@ class Page:
         return self.on(selector, "e.innerText") or ""
 
     def texts(self, selector: str) -> list[str]:
-        found: list[str] = self.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.innerText)")
+        """The texts of all elements that can be seen."""
+        every = f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility())"
+        found: list[str] = self.js(f"{every}.map(e => e.innerText)")
         return found
 
     def until(self, expression: str, what: str = "") -> None:

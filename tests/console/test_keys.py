@@ -1,7 +1,9 @@
-"""The key browser: finding, reading, and, where the node lets it, editing and deleting; whatever the keys are called."""
+"""The key browser: finding, reading and, where the node lets it, writing; whatever the keys are called."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -42,15 +44,40 @@ def store(node: Node, key: bytes, value: bytes) -> int:
     return revision
 
 
+def store_many(node: Node, prefix: str, count: int) -> None:
+    """Keys that end with 000, 001, …, and say their number as their value."""
+
+    async def run() -> None:
+        async with fastkv.AsyncClient(node.endpoint) as kv:
+            await asyncio.gather(*(kv.put(f"{prefix}{number:03}", f"value {number}") for number in range(count)))
+
+    asyncio.run(run())
+
+
 def stored(node: Node, key: bytes) -> bytes | None:
     status, answer = node.request("GET", path_of(key), headers={"Accept": "application/octet-stream"})
     return answer if status == 200 else None
 
 
+def opened(page: Page, node: Node) -> None:
+    """Open a node's console, and wait until it works."""
+    page.go(console_of(node))
+    page.until_text("#live", "Live")
+
+
+def listed(page: Page, prefix: str, note: str) -> None:
+    """Wait until the keys with the prefix are listed, and only these."""
+    page.until(
+        f"document.querySelector('#listing-note').innerText.startsWith({json.dumps(note)}) && "
+        "[...document.querySelectorAll('#list .key')].every(e => e.textContent.startsWith("
+        f"{json.dumps(prefix)}))"
+    )
+
+
 def search(page: Page, prefix: str, note: str) -> None:
     page.fill("#prefix", prefix)
     page.press("Enter")
-    page.until_text("#listing-note", note)
+    listed(page, prefix, note)
 
 
 def choose(page: Page, shown: str) -> None:
@@ -66,7 +93,7 @@ def choose(page: Page, shown: str) -> None:
 
 def test_by_itself_it_only_reads(node: Node, page: Page) -> None:
     store(node, b"only/read", b"a value")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "only/", "1 key")
     choose(page, "only/read")
     page.until_text("#value", "a value")
@@ -76,15 +103,13 @@ def test_by_itself_it_only_reads(node: Node, page: Page) -> None:
 
 
 def test_searching_and_walking(node: Node, page: Page) -> None:
-    with fastkv.connect(node.endpoint) as kv:
-        for number in range(250):
-            kv.put(f"walk/{number:03}", f"value {number}")
-        kv.put("wall", "w")
-    page.go(console_of(node))
-    page.until("document.activeElement === document.body")
+    store_many(node, "walk/", 250)
+    store(node, b"wall", b"w")
+    opened(page, node)
     page.press("/")
+    assert page.focus == "prefix"
     page.type("walk/")
-    page.until_text("#listing-note", "The first 100 keys")
+    listed(page, "walk/", "The first 100 keys")
     page.press("ArrowDown")
     page.until_text("#value", "value 0")
     page.press("ArrowDown")
@@ -99,7 +124,7 @@ def test_searching_and_walking(node: Node, page: Page) -> None:
     page.until_text("#listing-note", "250 keys")
     assert page.texts("#list .key") == [f"walk/{number:03}" for number in range(250)]
     page.fill("#prefix", "walk/24")
-    page.until_text("#listing-note", "10 keys")
+    listed(page, "walk/24", "10 keys")
     search(page, "nothing", "No key")
     # What is shown follows the store: the value, a key that comes, and one that goes.
     search(page, "walk/24", "10 keys")
@@ -116,10 +141,9 @@ def test_searching_and_walking(node: Node, page: Page) -> None:
 
 def test_listing_by_itself_keeps_no_snapshots_open(node: Node, page: Page) -> None:
     """It lists anew whenever something changes: were each a cursor that is left, others' cursors would make room."""
+    store_many(node, "open/", 1100)     # more than one page has room for, so that there is always a next one
     with fastkv.connect(node.endpoint) as kv:
-        for number in range(150):
-            kv.put(f"open/{number:03}", "v")
-        page.go(console_of(node))
+        opened(page, node)
         search(page, "open/", "The first 100 keys")
 
         def held() -> int:
@@ -153,7 +177,7 @@ ODD_KEYS = {
 def test_whatever_a_key_is_called_it_is_shown_as_text_and_found(node: Node, page: Page) -> None:
     for number, key in enumerate(ODD_KEYS):
         store(node, key, b"value %d <b>bold</b>" % number)
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "odd/", f"{len(ODD_KEYS)} keys")
     assert set(page.texts("#list .key")) == set(ODD_KEYS.values())
     for number, shown in enumerate(ODD_KEYS.values()):
@@ -168,7 +192,7 @@ def test_whatever_a_key_is_called_it_is_shown_as_text_and_found(node: Node, page
 def test_what_a_browser_cannot_ask_for_is_said(node: Node, page: Page) -> None:
     with fastkv.connect(node.endpoint) as kv:
         kv.put("..", "parent")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "..", "1 key")
     choose(page, "..")
     page.until_text("#value", "A browser cannot ask for the key ..")
@@ -180,7 +204,7 @@ def test_values_that_are_no_text(node: Node, page: Page) -> None:
     with fastkv.connect(node.endpoint) as kv:
         kv.put("empty", b"")
     store(node, b"large", "ä".encode() * 50_000)
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "binary", "1 key")
     choose(page, "binary")
     page.until_text("#value", "binary")
@@ -210,7 +234,7 @@ def edit(page: Page, text: str) -> None:
 def test_editing_creating_and_deleting(cluster: Cluster, page: Page) -> None:
     node = cluster.followers()[0]
     store(node, b"edit/one", b"first")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "edit/", "1 key")
     choose(page, "edit/one")
     page.until_text("#value pre", "first")
@@ -244,7 +268,7 @@ def test_nothing_is_overwritten_that_was_not_shown(cluster: Cluster, page: Page)
     node = cluster.leader()
     store(node, b"race/edited", b"mine")
     store(node, b"race/deleted", b"mine")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "race/", "2 keys")
     choose(page, "race/edited")
     page.until_text("#value pre", "mine")
@@ -277,7 +301,7 @@ def test_nothing_is_overwritten_that_was_not_shown(cluster: Cluster, page: Page)
 def test_bytes_that_a_text_field_would_change_are_edited_as_base64(cluster: Cluster, page: Page) -> None:
     node = cluster.leader()
     store(node, b"bytes/crlf", b"a\r\nb")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "bytes/crlf", "1 key")
     choose(page, "bytes/crlf")
     page.until_text("#value pre", "a")
@@ -296,7 +320,7 @@ def test_bytes_that_a_text_field_would_change_are_edited_as_base64(cluster: Clus
 def test_a_write_whose_answer_is_lost_is_sent_again_and_done_once(cluster: Cluster, page: Page) -> None:
     node = cluster.leader()
     store(node, b"lost/answer", b"before")
-    page.go(console_of(node))
+    opened(page, node)
     search(page, "lost/", "1 key")
     choose(page, "lost/answer")
     page.until_text("#value pre", "before")

@@ -1,4 +1,4 @@
-"""The page as a whole: what it shows of a cluster, that it refreshes by itself, and what it says when things go wrong."""
+"""The page as a whole: what it shows of a cluster, to everybody and by itself, and what it says when things fail."""
 
 from __future__ import annotations
 

@@ -23,16 +23,13 @@ export class KeyBrowser {
   #pane = new ValuePane((key) => this.#changed(key));
 
   constructor() {
-    $('search').addEventListener('submit', (event) => {
-      event.preventDefault();
-      this.search();
-    });
     $('prefix').addEventListener('input', () => {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.search(), TYPING_MS);
     });
     $('prefix').addEventListener('keydown', (event) => {
       if (event.key === 'ArrowDown') this.#walk(event, $('list').querySelector('button'));
+      if (event.key === 'Enter') this.search();
     });
     $('list').addEventListener('keydown', (event) => {
       const row = event.target.closest('li');
