@@ -30,6 +30,7 @@ need iproute2 "ip (iproute2)" command -v ip
 need nftables "nft (nftables)" command -v nft
 need procps "ps and pgrep" command -v pgrep
 need prometheus "Prometheus and promtool" command -v promtool
+need "chromium fonts-dejavu-core" "Chromium and a font" command -v chromium
 need wamerican "a word list (/usr/share/dict/words)" test -r /usr/share/dict/words
 provide
 install_fastkv dev
