@@ -140,12 +140,12 @@ def test_a_new_leader_and_a_member_that_is_gone(cluster: Cluster, page: Page) ->
         page.until_text("#changes li:first-child", f"{new.node_id} leads in term ")
         told = page.text("#changes li:first-child")
         assert int(re.search(r"in term (\d+)", told)[1]) > term     # type: ignore[index]
-        assert "without a leader" in told
+        assert "without a known leader" in told
         page.until(
             "[...document.querySelectorAll('#timeline .led title')].some(e => e.textContent.startsWith("
             f"'{new.node_id} led in term'))"
         )
-        assert page.on("#timeline .nobody title", "e.textContent").startswith("no leader for ")
+        assert page.on("#timeline .nobody title", "e.textContent").startswith("no known leader for ")
         assert members(page)[old.node_id][0] == "Not heard from"
     finally:
         old.start()

@@ -16,7 +16,7 @@ const keys = new KeyBrowser();
 const throughput = new Chart($('throughput'), 'Throughput', [
   { name: 'reads', label: 'Reads', tone: 'one', filled: true },
   { name: 'writes', label: 'Writes', tone: 'two', filled: true },
-  { name: 'failed', label: 'Failed', tone: 'three', dashed: true },
+  { name: 'failed', label: 'Failed', tone: 'three', isQuiet: true },
 ], (value) => short(value));
 const latency = new Chart($('latency'), 'Latency', [
   { name: 'read50', label: 'Read p50', tone: 'one', dashed: true },

@@ -13,8 +13,8 @@ function niceStep(rough) {
 }
 
 /**
- * A chart in `host`. `series` are `{name, label, tone, dashed}`, `format` writes a value. Arrow keys and the pointer
- * choose a moment; the legend then says its values instead of the latest ones.
+ * A chart in `host`. `series` are `{name, label, tone, dashed, filled, isQuiet}`; a quiet one is not drawn while all of it
+ * is 0. `format` writes a value. Arrow keys and the pointer choose a moment; the legend then says its values instead of the latest ones.
  */
 export class Chart {
   #host;
@@ -105,6 +105,7 @@ export class Chart {
       else runs.at(-1).push([this.#x(sample.at).toFixed(1), y(value).toFixed(1)]);
     }
     const shapes = [];
+    if (one.isQuiet && !this.#samples.some((sample) => sample[one.name])) return shapes;
     for (const run of runs.filter((points) => points.length)) {
       const path = `M${run.map((point) => point.join(' ')).join('L')}`;
       const [x, height] = run[0];

@@ -1,7 +1,7 @@
 // What the page remembers: counters become rates, and buckets become percentiles, over the times of two looks.
 
 const SAMPLES = 900;
-const RATE_MS = 1500;
+const RATE_MS = 2500;
 const LATENCY_MS = 5000;
 const WINDOW_MS = 8000;
 const GAP_MS = 5000;

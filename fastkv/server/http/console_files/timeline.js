@@ -92,7 +92,7 @@ export class Timeline {
   #nobody(piece, lanes, x) {
     const width = Math.max(3, x(piece.until) - x(piece.at_ms));
     return draw('rect', { class: 'nobody', x: x(piece.at_ms), y: EDGE.top, width, height: lanes * LANE },
-      draw('title', {}, `no leader for ${duration(piece.until - piece.at_ms)}`));
+      draw('title', {}, `no known leader for ${duration(piece.until - piece.at_ms)}`));
   }
 
   #times(start, end, height, x) {
@@ -129,5 +129,5 @@ function told(one) {
   if (!one.leader) return 'no leader';
   const gap = one.before && !one.before.leader ? one.at_ms - one.before.at_ms : 0;
   const first = one.before ? '' : ', the first that this node has seen since it started';
-  return `${one.leader} leads in term ${one.term}${gap ? `, after ${duration(gap)} without a leader` : ''}${first}`;
+  return `${one.leader} leads in term ${one.term}${gap ? `, after ${duration(gap)} without a known leader` : ''}${first}`;
 }
