@@ -57,6 +57,15 @@ MIDDLE = """
 })(e.getBoundingClientRect())
 """
 """Where to click for an element `e`; null while something else is there."""
+WHERE = """
+[location.href, document.readyState, document.getElementById('live')?.innerText,
+ performance.getEntriesByType('resource').filter((e) => !e.responseEnd || e.responseStatus >= 400).map((e) => e.name)]
+"""
+"""What to say of a page that is not as it should be: where it is, and what it lacks."""
+
+
+class Refused(AssertionError):
+    """The browser does not carry a command out, as while a page gives way to another one."""
 
 
 class Browser:
@@ -90,7 +99,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, session: str = "", *, within_s: float = WITHIN_S, **params: Any) -> dict[str, Any]:
-        """Carry out a command. AssertionError where the browser refuses it or does not answer."""
+        """Carry out a command. Refused where the browser does not, AssertionError where it does not answer."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": params}
         if session:
@@ -101,7 +110,8 @@ class Browser:
             answer = self._read(deadline)
             assert answer is not None, f"no answer to {method}; see {self.log_path}"
             if answer.get("id") == self._last_id:
-                assert "error" not in answer, (method, answer["error"])
+                if "error" in answer:
+                    raise Refused(f"{method}: {answer['error']}")
                 result: dict[str, Any] = answer["result"]
                 return result
             if "method" in answer:
@@ -157,7 +167,21 @@ class Page:
         self._browser.call("Target.closeTarget", targetId=self._target)
 
     def go(self, url: str) -> None:
-        self.call("Page.navigate", url=url)
+        """Open an address, and wait until all that the page names is there.
+
+        A fresh page may still be on its way to about:blank, which then takes the place of where it was sent meanwhile:
+        so it is looked where it is, and sent again where it is not there.
+        """
+
+        def arrived() -> bool:
+            try:
+                if self.js("location.href") != url:
+                    self.call("Page.navigate", url=url)
+                return bool(self.js(f"location.href === {json.dumps(url)} && document.readyState === 'complete'"))
+            except Refused:
+                return False
+
+        eventually(arrived, within_s=WITHIN_S, what=f"{url} to be loaded")
 
     def events(self, method: str) -> list[dict[str, Any]]:
         """The parameters of the events of this kind so far."""
@@ -196,10 +220,13 @@ class Page:
 
     def until_text(self, selector: str, part: str) -> str:
         """Wait until an element shows a text."""
-        return eventually(
-            lambda: found if part in (found := self.text(selector)) else None,
-            within_s=WITHIN_S, what=f"{part!r} in {selector}",
-        )  # fmt: skip
+        try:
+            return eventually(
+                lambda: found if part in (found := self.text(selector)) else None,
+                within_s=WITHIN_S, what=f"{part!r} in {selector}",
+            )  # fmt: skip
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.text(selector)!r}, {self.js(WHERE)}") from None
 
     @property
     def focus(self) -> str:
