@@ -198,8 +198,7 @@ def restore(
     \b
     Example:
       fastkv snapshot restore cluster.fkvbackup --config new-cluster.yaml --node-id node-1
-      fastkv snapshot restore cluster.fkvbackup --config new-cluster.yaml --node-id node-1 \\
-          --archive /archive --to-time 2026-11-27T19:30:00Z
+      fastkv snapshot restore cluster.fkvbackup --node-id node-1 --archive /archive --to-time 2026-11-27T19:30:00Z
     """
     from fastkv.config import load_config
     from fastkv.server.restore import Plan, Target, restore
