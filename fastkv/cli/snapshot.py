@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -82,6 +81,8 @@ def save(
       fastkv snapshot save cluster.fkvbackup
       fastkv snapshot save --directory /backup --keep 14
     """
+    import uvloop
+
     from fastkv.cli.backup_source import fetch
     from fastkv.server import backups
 
@@ -97,7 +98,7 @@ def save(
         def name(backup: Any) -> Path:
             return file if file is not None else backups.dated(place, backup)
 
-        saved = asyncio.run(fetch(endpoints, place, name, cluster, stale, timeout_s, on_progress))
+        saved = uvloop.run(fetch(endpoints, place, name, cluster, stale, timeout_s, on_progress))
         if directory is not None and keep:
             removed = backups.retain(directory, keep, Path(saved["file"]))
             if archive is not None:
@@ -198,8 +199,7 @@ def restore(
     \b
     Example:
       fastkv snapshot restore cluster.fkvbackup --config new-cluster.yaml --node-id node-1
-      fastkv snapshot restore cluster.fkvbackup --config new-cluster.yaml --node-id node-1 \\
-          --archive /archive --to-time 2026-11-27T19:30:00Z
+      fastkv snapshot restore cluster.fkvbackup --node-id node-1 --archive /archive --to-time 2026-11-27T19:30:00Z
     """
     from fastkv.config import load_config
     from fastkv.server.restore import Plan, Target, restore

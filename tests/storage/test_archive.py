@@ -148,10 +148,9 @@ def test_an_archive_that_cannot_be_written_is_said_and_the_log_is_kept(tmp_path:
         kept.fill(60)
         kept.offer()
         eventually(lambda: "cannot be archived" in kept.archive.problem, "a problem")
-        before = kept.wal.first_index
         kept.wal.compact(kept.wal.last_index)
-        assert kept.wal.first_index <= 31
-        assert before == 1
+        assert kept.wal.first_segment <= kept.archive.next_segment
+        assert kept.wal.first_index < 60, "a file that was open could still be written, and no more"
         away.rename(run_directory)
         kept.until_closed_ones_are_there()
         eventually(lambda: not kept.archive.problem, "no problem any more")
