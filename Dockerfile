@@ -3,7 +3,7 @@
 #   docker build -t fastkv:0.1.0 .
 #
 # Two stages: the first compiles, the second has only what a node needs. Python packages are pinned by hash, file times
-# are fixed and .pyc files carry no times, so that equal sources on an equal base make equal layers.
+# are fixed and .pyc files carry no times, so that equal sources on an equal base are to make equal layers.
 
 FROM debian:bookworm-slim AS build
 
