@@ -23,6 +23,12 @@ ADVICE = {
     "NO_DATA_DIRECTORY": "name the directory of one node, such as data/cluster/node-1",
     "DAMAGED_LOG": "",
     "DAMAGED_STORE": "",
+    "NEWER_VERSION": "",
+    # of backups, likewise
+    "BAD_BACKUP": "take another one; `fastkv snapshot status FILE` says of each whether it is whole",
+    "BACKUP_EXISTS": "give another name, or --directory, which names each file by its date",
+    "BAD_ARCHIVE": "",
+    "RESTORE_REFUSED": "",
     # of requests
     "INVALID_REQUEST": "",
     "INVALID_KEY": "a key has 1 to 511 bytes, any bytes",

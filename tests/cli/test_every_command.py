@@ -7,7 +7,8 @@ import pytest
 from tests.cli.test_commands import every_command, run
 
 WITHOUT_A_CLUSTER = {
-    "serve", "cluster up", "cluster stop", "chaos", "check", "repair", "completion", "man", "version",
+    "serve", "cluster up", "cluster stop", "chaos", "check", "repair", "snapshot status", "snapshot restore",
+    "completion", "man", "version",
 }  # fmt: skip
 NO_ANSWER = {"serve", "completion", "man"}
 """What they print is no answer: the log of a node (--log-format json), a script, a page."""
