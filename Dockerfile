@@ -1,6 +1,6 @@
 # The image of one node. docs/deployment.md says how to run it.
 #
-#   docker build -t fastkv:0.1.0 .
+#   docker build -t fastkv:0.2.0 .
 #
 # Two stages: the first compiles, the second has only what a node needs. Python packages are pinned by hash, file times
 # are fixed and .pyc files carry no times, so that equal sources on an equal base are to make equal layers.
