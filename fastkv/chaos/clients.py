@@ -27,6 +27,8 @@ HOT_FOR_S = 4.0
 ONCE_KEYS = 20_000
 """Keys that are written once, in a whole run, spread over its time: so that an hour's run does not grow for ever."""
 ONCE_AT_FIRST = 500
+ONCE_BYTES = (16, 512)
+"""They stay, and whether the disk grows is judged: so they are small in every mode."""
 MOST_OPERATIONS = 1_000_000
 """In a whole run, about: in a longer one clients pause longer, so that its history can be kept and searched."""
 OPERATIONS = {"get": 38, "once": 20, "put": 20, "cas": 16, "del": 6}
@@ -136,7 +138,7 @@ class Load:
             if f == "once" and self._once_begun >= ONCE_AT_FIRST + ONCE_KEYS * now / self._seconds:
                 f = "put"
             own += 1
-            word = f"{client}:{own}:{rng.randint(*self._crowd.value_bytes)}"
+            word = f"{client}:{own}:{rng.randint(*(ONCE_BYTES if f == 'once' else self._crowd.value_bytes))}"
             if f == "once":
                 self._once_begun += 1
                 client = await self._put(client, door, f"once/{client}/{own}", word, None)
