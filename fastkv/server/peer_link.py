@@ -161,6 +161,7 @@ class PeerLinks:
         *,
         disk: int,
         address: str,
+        restored: str = "",
         protocol_version: int,
         output_limit_bytes: int,
         on_linked: Callable[[str, int], bool],
@@ -171,15 +172,11 @@ class PeerLinks:
     ) -> None:
         self._newest = protocol_version
         self._hellos = {
-            version: encode_frame(
-                Opcode.HELLO,
-                0,
-                0,
-                0,
-                encode_hello_body(PEER_ROLE, node_id, cluster, disk=disk, address=address, version=version),
-            )
+            version: encode_frame(Opcode.HELLO, 0, 0, 0, encode_hello_body(
+                PEER_ROLE, node_id, cluster, disk=disk, address=address, restored=restored, version=version,
+            ))
             for version in {protocol_version, OLDEST_PROTOCOL_VERSION}
-        }
+        }  # fmt: skip
         self._output_limit_bytes = output_limit_bytes
         self._on_linked = on_linked
         self._on_lost = on_lost

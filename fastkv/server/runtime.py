@@ -47,7 +47,6 @@ from fastkv.server.ticker import Ticker
 from fastkv.storage.archive import LogArchive
 from fastkv.storage.directory import DataDirectory
 from fastkv.version import __version__
-from fastkv.wire.client import peer_cluster
 
 if TYPE_CHECKING:
     from fastkv.server.tracing import Tracing
@@ -131,9 +130,10 @@ class Runtime:
         self.store, self.machine, self.log, self.archive = parts.store, parts.machine, parts.log, parts.archive
         self.links = PeerLinks(
             config.node_id,
-            peer_cluster(config.cluster.name, directory.restored),
+            config.cluster.name,
             disk=directory.disk,
             address=str(config.cluster.nodes[config.node_id].raft),
+            restored=directory.restored,
             protocol_version=config.cluster.protocol_version,
             output_limit_bytes=config.limits.peer_frame_bytes,
             on_linked=self._on_linked,

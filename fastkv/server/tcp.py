@@ -149,16 +149,15 @@ class RawServer:
             connection.break_off(Status.INVALID_REQUEST, f"not a HELLO: {error}")
             return
         cluster = self._config.cluster.name
-        named, _, restored = hello.cluster.partition("\0")
         limits = self._config.limits
         newest = self._node.versions.newest
         version, refusal = agree(hello, newest, self._node.versions.in_force)
         if not version:
             connection.break_off(Status.UNSUPPORTED_VERSION, refusal)
-        elif named != cluster and (named or hello.role == PEER_ROLE):
-            text = f"this node belongs to cluster {cluster!r}, not {named!r}"
+        elif hello.cluster != cluster and (hello.cluster or hello.role == PEER_ROLE):
+            text = f"this node belongs to cluster {cluster!r}, not {hello.cluster!r}"
             connection.break_off(Status.WRONG_CLUSTER, text)
-        elif restored and self._restored and restored != self._restored:
+        elif hello.restored and self._restored and hello.restored != self._restored:
             text = (
                 f"{hello.id} was restored from another backup than this node, or to another moment: restore every node "
                 "of a cluster from the same file, in the same way"

@@ -26,6 +26,8 @@ _HELLO = struct.Struct("<4sHBB")
 _HELLO_REPLY = struct.Struct("<HHII")
 _LENGTH = struct.Struct("<H")
 _DISK = struct.Struct("<Q")
+RESTORED_SINCE = 2
+"""The version of the protocol in which a node's HELLO says which restore it was made by."""
 _GET = struct.Struct("<BBH")
 _SCAN = struct.Struct("<BBHHHII")
 _SCAN_REPLY = struct.Struct("<QIHH")
@@ -47,8 +49,8 @@ MAX_LOG_ENTRIES = 1000
 class Hello:
     """The first frame of a connection. `cluster` may be empty for a client: any will do.
 
-    Whoever dials speaks the versions from `oldest` to `version`. A node also says the number of its data directory, and
-    its raw-TCP `host:port`.
+    Whoever dials speaks the versions from `oldest` to `version`. A node also says the number of its data directory, its
+    raw-TCP `host:port` and, from version 2 on, which restore of a backup it was made by; empty where by none.
     """
 
     version: int
@@ -59,6 +61,7 @@ class Hello:
     disk: int = 0
     address: str = ""
     oldest: int = 1
+    restored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def encode_hello_body(
     *,
     disk: int = 0,
     address: str = "",
+    restored: str = "",
     version: int = CLIENT_VERSION,
 ) -> bytes:
     """The body of HELLO, of one who speaks the versions up to `version`.
@@ -175,12 +179,11 @@ def encode_hello_body(
     """
     header = _HELLO.pack(MAGIC, version, role, version - min(OLDEST_PROTOCOL_VERSION, version))
     body = header + _string(own_id.encode()) + _string(cluster.encode()) + _string(credentials)
-    return body + _DISK.pack(disk) + _string(address.encode()) if role == PEER_ROLE else body
-
-
-def peer_cluster(name: str, restored: str) -> str:
-    """What a node says of its cluster: its name and, where it was made from a backup, a zero byte and which restore."""
-    return f"{name}\0{restored}" if restored else name
+    if role == PEER_ROLE:
+        body += _DISK.pack(disk) + _string(address.encode())
+        if version >= RESTORED_SINCE:
+            body += _string(restored.encode())
+    return body
 
 
 def decode_hello(body: bytes) -> Hello:
@@ -200,6 +203,8 @@ def decode_hello(body: bytes) -> Hello:
     hello = Hello(version, role, reader.text(), reader.text(), reader.string(), oldest=oldest)
     if role == PEER_ROLE:
         hello = replace(hello, disk=reader.fields(_DISK)[0], address=reader.text())
+        if version >= RESTORED_SINCE:
+            hello = replace(hello, restored=reader.text())
     if version <= PROTOCOL_VERSION:
         reader.finish()
     return hello

@@ -140,12 +140,21 @@ def test_hello_that_speaks_no_version_known_here_says_which_it_speaks_whatever_f
 
 
 def test_hello_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
-    known = encode_hello_body(PEER_ROLE, "node-9", "demo", disk=7, address="h:1", version=PROTOCOL_VERSION)
+    known = encode_hello_body(
+        PEER_ROLE, "node-9", "demo", disk=7, address="h:1", restored="0123456789abcdef", version=PROTOCOL_VERSION
+    )
     later = known[:4] + (PROTOCOL_VERSION + 1).to_bytes(2, "little") + known[6:7] + b"\x01" + known[8:]
-    hello = Hello(PROTOCOL_VERSION + 1, PEER_ROLE, "node-9", "demo", b"", 7, "h:1", oldest=PROTOCOL_VERSION)
+    hello = Hello(
+        PROTOCOL_VERSION + 1, PEER_ROLE, "node-9", "demo", b"", 7, "h:1", PROTOCOL_VERSION, "0123456789abcdef"
+    )
     assert decode_hello(later + b"appended later") == hello
     with pytest.raises(ValueError, match="too many"):
         decode_hello(known + b"appended later")
+
+
+def test_the_first_version_of_a_node_s_hello_says_nothing_of_restores() -> None:
+    body = encode_hello_body(PEER_ROLE, "node-9", "demo", disk=7, address="h:1", restored="0123456789abcdef", version=1)
+    assert decode_hello(body) == Hello(1, PEER_ROLE, "node-9", "demo", b"", 7, "h:1")
 
 
 @pytest.mark.parametrize(
