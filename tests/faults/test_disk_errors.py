@@ -114,8 +114,7 @@ def test_a_want_of_room_is_said_and_reads_go_on(tmp_path: Path, single: tuple[No
         write_until_refused(node, journal)
         kept = journal.acknowledged[0]
         assert settled(node, kept.key)[1]["value"] == kept.value, "reads go on"
-        assert journal.write(node) == REFUSED
-        assert node.running
+        write_until_refused(node, journal)      # a segment that a checkpoint has given back may have taken some
         node.kill()
     node.start()
     journal.check_and_go_on(node)
