@@ -102,7 +102,8 @@ def hello(node: Node, body: bytes) -> Answer:
 
 def node_of(cluster: Path, version: int, older: int) -> bytes:
     """The HELLO of a node of that cluster that speaks the versions from `version - older` to `version`."""
-    body = encode_hello_body(PEER_ROLE, "node-9", f"test-{cluster.name}", disk=9, address="127.0.0.1:1")
+    known = min(version, PROTOCOL_VERSION)
+    body = encode_hello_body(PEER_ROLE, "node-9", f"test-{cluster.name}", disk=9, address="127.0.0.1:1", version=known)
     return body[:4] + struct.pack("<HBB", version, PEER_ROLE, older) + body[8:]
 
 
