@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.cluster.catch_up import Load
+from bench.cluster.beside_writes import Load, Round
 from bench.cluster.nodes import CHECKOUT, Nodes
 from bench.processes import Servers
 from fastkv.client import load
@@ -30,27 +30,6 @@ from fastkv.client import load
 RESTORED = "restored"
 PATIENT = {"raft": {"election_timeout_ms": 1000, "heartbeat_timeout_ms": 100}}
 """The figures are of writes, and of no election on a machine that has other things to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One backup, and the writes before and during it."""
-
-    megabytes: float
-    """Millions of bytes."""
-    seconds: float
-    quiet_p99_us: float
-    busy_p99_us: float
-    quiet_throughput: float
-    busy_throughput: float
-
-    @property
-    def megabytes_per_second(self) -> float:
-        return self.megabytes / self.seconds
-
-    @property
-    def p99_ratio(self) -> float:
-        return self.busy_p99_us / self.quiet_p99_us
 
 
 def main() -> int:

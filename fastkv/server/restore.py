@@ -130,13 +130,7 @@ def _check_empty(target: Path) -> None:
     if not target.exists():
         return
     if not target.is_dir() or any(target.iterdir()):
-        try:
-            with locked(target):
-                pass
-        except DirectoryInUse as error:
-            raise RestoreRefused(f"a node runs on {target}: {error}") from None
-        except NoDataDirectory:
-            pass
+        _refuse_used(target, f"a node runs on {target}")
         raise RestoreRefused(f"{target} is not empty: restore into a directory that is not there yet")
 
 
@@ -186,14 +180,19 @@ def _make(
 def _remove_leftover(unfinished: Path) -> None:
     """Remove what a restore has left that was killed. RestoreRefused where one is under way."""
     if unfinished.exists():
-        try:
-            with locked(unfinished):
-                pass
-        except DirectoryInUse as error:
-            raise RestoreRefused(f"another restore is under way: {error}") from None
-        except NoDataDirectory:
-            pass        # not even its lock was there yet
+        _refuse_used(unfinished, "another restore is under way")
         shutil.rmtree(unfinished)
+
+
+def _refuse_used(directory: Path, what: str) -> None:
+    """RestoreRefused where a process has the directory; one without even a lock is nobody's."""
+    try:
+        with locked(directory):
+            pass
+    except DirectoryInUse as error:
+        raise RestoreRefused(f"{what}: {error}") from None
+    except NoDataDirectory:
+        pass
 
 
 def _members(config: NodeConfig) -> Membership:

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fastkv.storage.sync import sync_directory, sync_file
+from fastkv.storage.sync import sync_directory, sync_file, write_durably
 from fastkv.storage.wal_recovery import find_segments, segment_path
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class LogArchive:
         run = self._root / f"{self._disk:016x}-{first_segment:016x}"
         _make(run)
         about = run / ABOUT_FILE
-        _write_durably(about, json.dumps({**self._about, "first_segment": first_segment}).encode() + b"\n")
+        write_durably(about, json.dumps({**self._about, "first_segment": first_segment}).encode() + b"\n")
         return run, first_segment
 
     # -- the thread --------------------------------------------------------------------------------------------------
@@ -210,16 +210,6 @@ def _make(directory: Path) -> None:
         _make(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
         sync_directory(directory.parent)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        sync_file(file.fileno())
-    unfinished.rename(path)
-    sync_directory(path.parent)
 
 
 def _append_durably(path: Path, line: bytes) -> None:

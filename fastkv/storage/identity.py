@@ -13,7 +13,7 @@ from pathlib import Path
 from xxhash import xxh3_64_intdigest
 
 from fastkv.errors import StorageError
-from fastkv.storage.sync import sync_directory, sync_file
+from fastkv.storage.sync import write_durably
 
 FORMAT = 1
 """Of the directory as a whole; its parts have versions of their own."""
@@ -60,19 +60,8 @@ _ADVICE = ". `fastkv check` with the directory says more; to go on from the othe
 
 def write_identity(path: Path, identity: dict[str, object]) -> None:
     """Say durably whose directory it is."""
-    _write_durably(path, json.dumps({**identity, "checksum": _checksum(identity)}).encode() + b"\n")
+    write_durably(path, json.dumps({**identity, "checksum": _checksum(identity)}).encode() + b"\n")
 
 
 def _checksum(identity: dict[str, object]) -> str:
     return f"{xxh3_64_intdigest(json.dumps(identity, sort_keys=True).encode()):016x}"
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Write a small file so that after a crash it is there whole, or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        sync_file(file.fileno())
-    unfinished.rename(path)
-    sync_directory(path.parent)

@@ -37,6 +37,17 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a small file so that after a crash it is there whole, or not at all. OSError, SyncFailed."""
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        sync_file(file.fileno())
+    unfinished.rename(path)
+    sync_directory(path.parent)
+
+
 def lacks_space(error: BaseException) -> bool:
     """Whether an error of the system says that there is no room, and not that a sync has failed."""
     return isinstance(error, OSError) and not isinstance(error, SyncFailed) and error.errno in NO_SPACE

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.cluster import growth
-from bench.cluster.catch_up import Round
+from bench.cluster.beside_writes import Round
 
 ROOT = Path(__file__).parents[2]
 
