@@ -6,7 +6,9 @@
 #   submit: fills `staged`, which is the caller's own
 #   kick:   moves `staged` to `queued`, signals `work`  -> takes all of `queued` at once
 #                                                          pwritev, run by run; fdatasync, file by file
-#   collect: reads the eventfd, drops references        <- publishes `durable`, signals `done` and the eventfd
+#   notify_at: says which ticket is waited for
+#   collect: reads the eventfd, drops references        <- publishes `durable`, signals `done`; and the eventfd, where
+#                                                          that ticket is among them, or all is over
 #
 # The lock is held for a few stores and one memcpy on either side, never across a system call of the disk, and no
 # function of these modules is called under it: a debug build's tracing would wait there for the GIL. Header only.
@@ -107,6 +109,7 @@ cdef struct Shared:
     Jobs queued
     Jobs writing            # the thread's own
     uint64_t durable
+    uint64_t notify_at      # signal the eventfd once this ticket is durable; 0: nobody waits for one
     uint64_t busy_since_ns  # 0 while there is nothing to write
     int error               # errno of the first failure, which is final
     bint sync_failed        # it was fdatasync that failed, not pwritev
@@ -276,6 +279,7 @@ cdef inline void publish(Shared* shared, const Jobs* taken, int error, bint sync
     cdef size_t i
     cdef int slowness = fsync_bucket(sync_ns)
     cdef int size = 0
+    cdef bint signal = error != 0
     for i in range(taken.count):
         entries += taken.items[i].entries
     while size < BOUNDS and entries > <uint64_t>1 << size:
@@ -287,6 +291,9 @@ cdef inline void publish(Shared* shared, const Jobs* taken, int error, bint sync
         shared.sync_failed = syncing
     else:
         shared.durable = taken.items[taken.count - 1].ticket
+        if 0 < shared.notify_at <= shared.durable:
+            shared.notify_at = 0
+            signal = True
         shared.fsync_counts[slowness] += 1
         shared.fsync_total_ns += sync_ns
         if entries:
@@ -295,7 +302,7 @@ cdef inline void publish(Shared* shared, const Jobs* taken, int error, bint sync
     pthread_cond_broadcast(&shared.done)
     pthread_mutex_unlock(&shared.lock)
     # EAGAIN needs 2^64 - 1 unread signals, and then the other side is awake anyway.
-    while write(shared.event_fd, &one, sizeof(one)) < 0 and errno == EINTR:
+    while signal and write(shared.event_fd, &one, sizeof(one)) < 0 and errno == EINTR:
         pass
 
 

@@ -14,5 +14,6 @@ cdef class WalWriter:
     cdef object _held       # deque of (ticket, header, payload)
 
     cdef int stage(self, Job* job) except -1
+    cdef int let_go(self, uint64_t durable) except -1
     cdef int check(self) except -1
     cdef int shut(self) noexcept nogil

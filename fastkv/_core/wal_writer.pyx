@@ -1,8 +1,8 @@
 """The thread that makes the write-ahead log durable.
 
 It takes everything that is queued, writes it with as few `pwritev` calls as there are contiguous runs, calls
-`fdatasync` once for each file touched, publishes the ticket of the last job, and signals an eventfd that an event loop
-can watch. What arrives while the disk works is the next batch: group commit without a timer. The thread never takes the
+`fdatasync` once for each file touched, and publishes the ticket of the last job; where the caller waits for that ticket,
+it signals an eventfd that an event loop can watch. What arrives while the disk works is the next batch: group commit without a timer. The thread never takes the
 GIL, so neither a busy interpreter delays the disk nor a slow disk the interpreter.
 
 The first error is final. After a failed `fdatasync` the kernel may have dropped the dirty pages and forgotten the
@@ -149,10 +149,12 @@ cdef class WalWriter:
     def kick(self):
         """Hand everything that was submitted to the thread. Returns at once."""
         cdef Shared* shared = &self.shared
+        cdef uint64_t durable
         cdef int error
         if self.staged.count == 0:
             return
         pthread_mutex_lock(&shared.lock)
+        durable = shared.durable
         error = reserve(&shared.queued, shared.queued.count + self.staged.count)
         if error == 0:
             memcpy(shared.queued.items + shared.queued.count, self.staged.items, self.staged.count * sizeof(Job))
@@ -162,9 +164,31 @@ cdef class WalWriter:
             raise MemoryError("no memory to queue log records")
         pthread_cond_signal(&shared.work)       # behind the lock, or the thread wakes up to wait for it
         self.staged.count = 0
+        self.let_go(durable)
+
+    cdef int let_go(self, uint64_t durable) except -1:
+        """Drop the bytes of what is on the disk."""
+        held = self._held
+        while held and held[0][0] <= durable:
+            held.popleft()
+        return 0
+
+    def notify_at(self, uint64_t ticket):
+        """Signal the eventfd, once, as soon as `ticket` is durable. False where it is already: then there is no signal.
+
+        Of several that are asked for before the signal the lowest ticket counts. A failure is signalled in any case.
+        """
+        cdef Shared* shared = &self.shared
+        cdef bint waits
+        pthread_mutex_lock(&shared.lock)
+        waits = shared.durable < ticket
+        if waits and (shared.notify_at == 0 or ticket < shared.notify_at):
+            shared.notify_at = ticket
+        pthread_mutex_unlock(&shared.lock)
+        return waits
 
     def fileno(self):
-        """The eventfd: readable when there is something to `collect`."""
+        """The eventfd: readable when what `notify_at` was asked for is there, or has failed: then `collect`."""
         return self.shared.event_fd
 
     def collect(self):
@@ -181,9 +205,7 @@ cdef class WalWriter:
             if errno != EINTR:
                 raise OSError(errno, os.strerror(errno))
         durable = self.durable_ticket
-        held = self._held
-        while held and held[0][0] <= durable:
-            held.popleft()
+        self.let_go(durable)
         error = self.error
         if error is not None:
             raise error

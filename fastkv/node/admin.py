@@ -176,7 +176,7 @@ class Admin:
         for member in membership.members:
             voter, progress = member.node_id in membership.voters, raft.progress.get(member.node_id)
             leaving = not voter and member.node_id in membership.outgoing
-            match = raft.durable_index if member.node_id == raft.node_id else progress.match if progress else None
+            match = raft.log.durable_index if member.node_id == raft.node_id else progress.match if progress else None
             described.append(
                 {
                     "id": member.node_id,

@@ -42,7 +42,7 @@ class Fitness:
         limit = raft.config.election_ticks
         stalled = disk_silent_ticks >= limit        # the watchdog's measure: what a silent leader would be given
         if raft.role == LEADER:
-            stalled = stalled and raft.commit_index > raft.durable_index
+            stalled = stalled and raft.commit_index > raft.log.durable_index
         draining = self._drained is not None
         raft.may_lead = not (stalled or alarm or draining)
         if raft.role == LEADER and not raft.may_lead and not raft.transferee:

@@ -60,7 +60,7 @@ class Installation:
         if image is None or self._machine.checkpointing:
             return
         if self._ticket is not None:
-            if self._log.durable_ticket >= self._ticket:
+            if not self._log.notify_at(self._ticket):
                 self._finish(image)
         elif image.applied_index <= raft.applied_index or raft.role == LEADER:
             self._image = None          # caught up by the log meanwhile
@@ -68,6 +68,8 @@ class Installation:
             index, term = image.applied_index, image.applied_term
             self._log_kept = raft.log.matches(index, term)
             self._ticket = self._log.restart(index, term)
+            if not self._log.notify_at(self._ticket):
+                self._finish(image)
 
     def _finish(self, image: ImageInfo) -> None:
         self._machine.install()

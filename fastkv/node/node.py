@@ -12,9 +12,7 @@ Whatever happens (a peer's frame, a client's request, a tick, a durable ticket) 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fastkv._core.codes import Opcode, Status
@@ -28,6 +26,7 @@ from fastkv.node.fitness import Fitness
 from fastkv.node.gossip import Gossip
 from fastkv.node.installation import Installation
 from fastkv.node.members import Members
+from fastkv.node.persistence import Persistence
 from fastkv.node.ports import Addresses, NodeSettings, PeerStatus, Transport
 from fastkv.node.reads import Reads
 from fastkv.node.snapshots import ImageFetch, ImageServer
@@ -37,17 +36,6 @@ from fastkv.raft import Membership, Message, Raft, Ready
 from fastkv.raft.messages import APPEND, COUNTED, HEARTBEAT
 from fastkv.storage.interfaces import LogStore
 from fastkv.wire.peer import decode_append, decode_forward, decode_raft, encode_message
-
-
-@dataclass(slots=True)
-class _Held:
-    """What waits for a ticket of the log store: messages, and the word to Raft that its entries are durable."""
-
-    ticket: int
-    messages: list[Message]
-    index: int
-    term: int
-    since: int
 
 
 class Node:
@@ -106,7 +94,7 @@ class Node:
         self._installation = Installation(
             raft, machine, log, keep_bytes=settings.snapshot_log_bytes, on_installed=self._installed
         )
-        self._held: deque[_Held] = deque()
+        self._persistence = Persistence(raft, log, self._send)
         self._last_ticket = log.durable_ticket
         self._age = Age(raft)
         if raft.restoring:
@@ -123,13 +111,14 @@ class Node:
         if not self._installation.restarting:
             raft.tick()
         self.log.poll()
+        self._persistence.release()
         self.machine.tick()
         self._writes.expire(self.now)
         self._reads.expire(self.now, has_leader=bool(raft.leader))
         self._admin.expire(self.now)
         self._images.tick()
         self._fetch.tick()
-        self._fitness.judge(self.now, self.now - self._held[0].since if self._held else 0, alarm=bool(self.alarm))
+        self._fitness.judge(self.now, self._persistence.waits(self.now), alarm=bool(self.alarm))
         self._installation.trim()
         if raft.log.nbytes_in_memory > self.settings.log_memory_bytes:
             raft.log.evict(raft.applied_index)
@@ -144,7 +133,7 @@ class Node:
 
     def durable(self) -> None:
         """The log store has made more durable: release what waited for it."""
-        self._release()
+        self._persistence.release()
         self._wake()
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
@@ -244,6 +233,7 @@ class Node:
         self.ingress.asleep()
         raft = self.raft
         raft.now_ns = self._clock()
+        self._persistence.release()
         self._take_requests()
         self._start_reads()
         while raft.has_ready():
@@ -253,14 +243,15 @@ class Node:
         self._serve_by_lease()
         if self._installation.busy:
             self._installation.go_on()
-        elif self.machine.checkpoint_due and raft.durable_index >= raft.applied_index:
+        elif self.machine.checkpoint_due and raft.log.durable_index >= raft.applied_index:
             # Only then: the store must never be ahead of this node's own log.
             self.machine.start_checkpoint()
         self.ingress.applied_index = raft.applied_index
         self.ingress.age_ms, self.ingress.aged_ns = self._age.ms(), raft.now_ns
         self._admin.progressed()
         self._tell()
-        if self.outbox.flush():
+        go_on = self._persistence.listen()
+        if self.outbox.flush() or go_on:
             self._wake()
         self.transport.flush()
 
@@ -273,9 +264,8 @@ class Node:
             self._last_ticket = self.log.append(ready.hard_state, segments)
         self._send(ready.send_now)
         if ready.send_after_persist or segments:
-            index, term = (segments[-1].last_index, segments[-1].term) if segments else (0, 0)
-            self._held.append(_Held(self._last_ticket, ready.send_after_persist, index, term, self.now))
-            self._release()
+            self._persistence.hold(self._last_ticket, ready.send_after_persist, segments, self.now)
+            self._persistence.release()
         for segment in ready.committed:
             self._writes.apply(segment)
             if segment.batch.config is not None:
@@ -291,15 +281,6 @@ class Node:
         if ready.snapshot_wanted and not self._installation.busy:
             others = [peer for peer in self.raft.peers if peer != self.raft.leader]
             self._fetch.want(ready.snapshot_wanted, self.raft.leader, others)
-
-    def _release(self) -> None:
-        held = self._held
-        durable = self.log.durable_ticket
-        while held and held[0].ticket <= durable:
-            released = held.popleft()
-            if released.index:
-                self.raft.persisted(released.index, released.term)
-            self._send(released.messages)
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

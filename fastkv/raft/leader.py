@@ -161,7 +161,7 @@ def send_heartbeats(raft: Raft) -> None:
 
 def _low_water(raft: Raft) -> int:
     """What every member has on disk. It only grows: a member that is set back has lost its disk."""
-    lowest = raft.durable_index
+    lowest = raft.log.durable_index
     for progress in raft.progress.values():
         if progress.match < lowest:
             lowest = progress.match
@@ -276,12 +276,17 @@ def heard_read_index(raft: Raft, message: Message) -> None:
 
 def maybe_commit(raft: Raft) -> None:
     """Commit what a majority has on disk, if its last entry is of this term (thesis 3.6.2, figure 3.7)."""
-    matches = {peer: progress.match for peer, progress in raft.progress.items()}
-    matches[raft.node_id] = raft.durable_index
-    index = quorum.reached(raft.membership.voters, matches, raft.membership.outgoing)
+    index = held_by_majority(raft, raft.log.durable_index)
     if index > raft.commit_index and raft.log.matches(index, raft.term):
         raft.commit_to(index)
         raft.uncommitted.committed(index)
         raft.reads.committed()
         reconfigure.go_on(raft)
         transfer.go_on(raft)
+
+
+def held_by_majority(raft: Raft, own_index: int) -> int:
+    """What a majority has on disk, if the leader itself has everything up to `own_index`."""
+    matches = {peer: progress.match for peer, progress in raft.progress.items()}
+    matches[raft.node_id] = own_index
+    return quorum.reached(raft.membership.voters, matches, raft.membership.outgoing)

@@ -229,9 +229,9 @@ class Raft:
         snapshots.restored(self, index, term, membership, log_kept=log_kept)
 
     @property
-    def durable_index(self) -> int:
-        """Entries up to here are on this node's disk."""
-        return self.log.durable_index
+    def waits_for_disk(self) -> bool:
+        """Whether this leader would commit more if all that its log has were on its own disk."""
+        return self.role == LEADER and leader.held_by_majority(self, self.log.last_index) > self.commit_index
 
     @property
     def someone_fetches(self) -> bool:

@@ -34,6 +34,12 @@ class LogStore(Protocol):
     def durable_ticket(self) -> int:
         """Everything appended under this ticket and before is on the disk."""
 
+    def notify_at(self, ticket: int) -> bool:
+        """Signal, once, that this ticket is durable. False where it is already: then no signal comes of it.
+
+        Of several tickets that are asked for, the lowest counts. A failure is signalled in any case.
+        """
+
     @property
     def first_index(self) -> int:
         """The oldest entry that has not been cut."""

@@ -143,7 +143,7 @@ class MemoryLogStore:
         self._error: OSError | None = None
         self.submitted_ticket = 0
         """Of the last append."""
-        self._durable_ticket = 0
+        self._durable_ticket = self._notify_at = 0
         self.stall_ns = 0
         """What `stalled_ns` answers; set by the simulator."""
         if restart_at is not None:
@@ -177,6 +177,13 @@ class MemoryLogStore:
             self._disk.durable.write(under_way.popleft()[1])
         self._durable_ticket = max(self._durable_ticket, min(ticket, self.submitted_ticket))
 
+    def take_signal(self) -> bool:
+        """Whether what `notify_at` was asked for has come about; it is forgotten then."""
+        is_due = 0 < self._notify_at <= self._durable_ticket
+        if is_due:
+            self._notify_at = 0
+        return is_due
+
     def fail(self, error: OSError) -> None:
         """The write or sync under way has failed: nothing more becomes durable, every later call raises `error`."""
         self._error = error
@@ -192,6 +199,13 @@ class MemoryLogStore:
     def durable_ticket(self) -> int:
         """Everything up to this ticket survives a crash."""
         return self._durable_ticket
+
+    def notify_at(self, ticket: int) -> bool:
+        """Have `take_signal` say, once, that this ticket is durable. False where it is already."""
+        waits = ticket > self._durable_ticket
+        if waits:
+            self._notify_at = min(self._notify_at or ticket, ticket)
+        return waits
 
     @property
     def first_index(self) -> int:

@@ -297,8 +297,12 @@ class Wal:
         """The oldest segment that there still is."""
         return self._segments[0].segment_id
 
+    def notify_at(self, ticket: int) -> bool:
+        """Have `fileno` become readable once this ticket is durable. False where it is already: then it does not."""
+        return self._writer.notify_at(ticket)
+
     def fileno(self) -> int:
-        """Becomes readable when `durable_ticket` has moved, or the disk has failed: then `collect`."""
+        """Becomes readable when what `notify_at` was asked for is durable, or the disk has failed: then `collect`."""
         return self._writer.fileno()
 
     def collect(self) -> int:

@@ -16,7 +16,7 @@ import pytest
 from fastkv.cli.bench import WORKLOADS
 from tests.cli.conftest import Fastkv
 from tests.cli.test_cluster_up import pids
-from tests.e2e.cluster import Cluster, eventually, running_cluster
+from tests.e2e.cluster import PATIENT, Cluster, eventually, running_cluster
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parent.parent.parent
@@ -24,9 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    # Patient, so that a busy machine costs no leader in the middle of a measurement.
-    patient = "raft: {election_timeout_ms: 1000, heartbeat_timeout_ms: 100}\n"
-    with running_cluster(tmp_path_factory.mktemp("cluster"), extra=patient) as running:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), extra=PATIENT) as running:
         yield running
 
 

@@ -11,10 +11,9 @@ import lmdb
 import pytest
 
 from tests.cli.test_against_a_cluster import fastkv
-from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
+from tests.e2e.cluster import PATIENT, Cluster, Node, eventually, running_cluster
 
 pytestmark = pytest.mark.e2e
-PATIENT = "raft: {election_timeout_ms: 1000, heartbeat_timeout_ms: 100}\n"
 WITHIN_S = 60.0
 
 

@@ -85,14 +85,41 @@ def test_several_files(writer: WalWriter, tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_the_eventfd_says_that_there_is_something_to_collect(writer: WalWriter, file: int) -> None:
-    assert not select.select([writer.fileno()], [], [], 0)[0]
+def signalled(writer: WalWriter, within_s: float = 0) -> bool:
+    return bool(select.select([writer.fileno()], [], [], within_s)[0])
+
+
+def test_the_eventfd_says_that_what_is_waited_for_is_there(writer: WalWriter, file: int) -> None:
+    assert not signalled(writer)
+    for ticket in (1, 2):
+        assert writer.notify_at(ticket)
+        writer.submit(file, ticket, b"x", b"", 0, ticket)
+        writer.kick()
+        assert signalled(writer, within_s=10)
+        assert writer.collect() == ticket
+        assert not signalled(writer)
+
+
+def test_nobody_is_woken_who_does_not_wait(writer: WalWriter, file: int) -> None:
     for ticket in (1, 2):
         writer.submit(file, ticket, b"x", b"", 0, ticket)
         writer.kick()
-        assert select.select([writer.fileno()], [], [], 10)[0]
-        assert writer.collect() == ticket
-        assert not select.select([writer.fileno()], [], [], 0)[0]
+        assert writer.wait(ticket, 10)
+        assert not writer.notify_at(ticket), "it is there already"
+    writer.close()          # behind it, the thread has done all that it was going to do
+    assert writer.durable_ticket == 2
+
+
+def test_there_is_one_signal_for_the_lowest_of_several_tickets(writer: WalWriter, file: int) -> None:
+    assert writer.notify_at(3)
+    assert writer.notify_at(2)
+    assert writer.notify_at(3)
+    for ticket in (1, 2, 3):
+        writer.submit(file, ticket, b"x", b"", 0, ticket)
+        writer.kick()
+        assert writer.wait(ticket, 10)
+        assert signalled(writer, within_s=10 if ticket == 2 else 0) == (ticket == 2)
+        writer.collect()
 
 
 def test_collect_without_a_signal(writer: WalWriter) -> None:
@@ -109,6 +136,18 @@ def test_bytes_are_kept_until_they_are_durable(writer: WalWriter, file: int) -> 
     writer.collect()
     assert sys.getrefcount(payload) == before
     assert read(file, 0, len(payload)) == payload
+
+
+def test_bytes_that_nobody_waits_for_are_let_go_with_the_next_write(writer: WalWriter, file: int) -> None:
+    payload = os.urandom(1 << 16)
+    before = sys.getrefcount(payload)
+    writer.submit(file, 0, b"", payload, 0, 1)
+    writer.kick()
+    assert writer.wait(1, 10)
+    assert sys.getrefcount(payload) == before + 1
+    writer.submit(file, 1 << 16, b"x", b"", 0, 2)
+    writer.kick()
+    assert sys.getrefcount(payload) == before
 
 
 def test_ticket_and_padding_are_bounded(writer: WalWriter, file: int) -> None:

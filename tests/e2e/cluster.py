@@ -18,6 +18,8 @@ from fastkv.chaos.ports import free_ports
 
 Result = TypeVar("Result")
 START_TIMEOUT_S = 60.0
+PATIENT = "raft: {election_timeout_ms: 1000, heartbeat_timeout_ms: 100}\n"
+"""For tests of what is planned: no election that a busy machine brings about is to come between its steps."""
 
 
 def eventually(probe: Callable[[], Result | None], *, within_s: float, what: str) -> Result:

@@ -71,18 +71,25 @@ class Operator:
         """What happens between the backup and the moments to restore to."""
         with fastkv.connect(self.old.endpoints, timeout=60) as kv:
             self.revision = kv.put("moment", "that is wanted")
-            runs = find_runs(self.directory / "archive")
-
-            def looks() -> int:
-                return sum(len((run / TIMES_FILE).read_text().splitlines()) for run in runs)
-
-            before = looks()
-            eventually(lambda: looks() >= before + len(runs), within_s=60, what="the archive to note the write")
+            self.until_archived()
             self.moment = datetime.fromtimestamp(time.time(), UTC).isoformat()
             kv.put("moment", "that comes too late")
             kv.put("last", "1")
-            last = looks()
-            eventually(lambda: looks() >= last + len(runs), within_s=60, what="the archive to note the last write")
+            self.until_archived()
+
+    def until_archived(self) -> None:
+        """Wait until every node has looked at its log, and noted when, once more."""
+        before = self.looks()
+        eventually(
+            lambda: len(looks := self.looks()) == len(self.old.nodes)
+            and all(count > before.get(run, 0) for run, count in looks.items()),
+            within_s=60, what="the archive to note the write",
+        )  # fmt: skip
+
+    def looks(self) -> dict[Path, int]:
+        """How often each node has archived what was new; a node that has yet to begin has no file, or no run."""
+        files = [run / TIMES_FILE for run in find_runs(self.directory / "archive")]
+        return {file: len(file.read_text().splitlines()) for file in files if file.exists()}
 
     def types(self, command: list[str]) -> str:
         names = {"/backup": str(self.backups), "/archive": str(self.directory / "archive")}

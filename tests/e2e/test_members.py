@@ -11,16 +11,23 @@ from pathlib import Path
 import pytest
 
 from fastkv.chaos.ports import free_ports
-from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
+from tests.e2e.cluster import PATIENT, Cluster, Node, eventually, running_cluster
 from tests.e2e.load import Writers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def newcomer(directory: Path, node_id: str) -> Node:
-    """A node that waits to be added; it knows nothing but its own ports."""
+def of_nobody(directory: Path, node_id: str) -> Node:
+    """A node that knows nothing but its own ports."""
+    config = directory / "nobody.yaml"
+    config.write_text(f'cluster:\n  data_dir: "{directory / "data"}"\n{PATIENT}')
     http_port, raft_port = free_ports(2)
-    node = Node(node_id, None, http_port, raft_port, directory)
+    return Node(node_id, config, http_port, raft_port, directory)
+
+
+def newcomer(directory: Path, node_id: str) -> Node:
+    """A node that waits to be added."""
+    node = of_nobody(directory, node_id)
     node.start(environment={"KV_JOIN": "true", "KV_CLUSTER": ""})
     return node
 
@@ -43,8 +50,7 @@ def until_voters(at: Node, wanted: set[str]) -> None:
 @contextmanager
 def single(directory: Path) -> Iterator[tuple[Node, list[Node]]]:
     """One node, and a list of those that were started besides, all killed at the end."""
-    http_port, raft_port = free_ports(2)
-    first = Node("node-1", None, http_port, raft_port, directory)
+    first = of_nobody(directory, "node-1")
     started = [first]
     try:
         first.start()

@@ -11,26 +11,26 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["sessions", "no sessions"])
-def test_a_rolling_restart_fails_no_write(cluster: Cluster, exactly_once: bool) -> None:
-    with Writers(cluster.endpoints, exactly_once=exactly_once) as writers:
-        for node in cluster:
+def test_a_rolling_restart_fails_no_write(patient_cluster: Cluster, exactly_once: bool) -> None:
+    with Writers(patient_cluster.endpoints, exactly_once=exactly_once) as writers:
+        for node in patient_cluster:
             assert node.stop() == 0
             writers.until(50)
             node.start()
-            cluster.leader()
+            patient_cluster.leader()
             writers.until(50)
     assert writers.failures == []
     assert writers.lost() == []
     print(f"{writers.writes} writes, the longest gap {writers.longest_gap_s * 1000:.0f} ms")
 
 
-def test_leadership_goes_where_it_is_sent(cluster: Cluster) -> None:
-    with Writers(cluster.endpoints, exactly_once=False) as writers:
+def test_leadership_goes_where_it_is_sent(patient_cluster: Cluster) -> None:
+    with Writers(patient_cluster.endpoints, exactly_once=False) as writers:
         for _ in range(3):
-            to = cluster.followers()[0]
+            to = patient_cluster.followers()[0]
             status, answer = to.request("POST", "/cluster/leader", b'{"to": "%s"}' % to.node_id.encode())
             assert (status, answer["leader"]) == (200, to.node_id)
-            assert cluster.leader() is to
+            assert patient_cluster.leader() is to
             writers.until(20)
     assert writers.failures == []
     assert writers.lost() == []

@@ -159,8 +159,8 @@ def test_writes_resume_after_the_leader_is_killed(cluster: Cluster, writer: Writ
 def test_everything_is_there_after_all_three_are_killed(cluster: Cluster, writer: Writer) -> None:
     for node in cluster:
         node.kill()
-    writer.finish()
     cluster.start()
+    writer.finish()
     assert len(writer.acknowledged) >= 50
     assert_all_there(cluster, writer)
     assert cluster.leader().put("after", "restart")[0] == 201

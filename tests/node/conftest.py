@@ -150,7 +150,8 @@ class Bench:
     def sync(self) -> None:
         """The disk has everything."""
         self.log.complete(self.log.submitted_ticket)
-        self.node.durable()
+        if self.log.take_signal():
+            self.node.durable()
         self.node.pump()
 
     def ticks(self, count: int) -> None:

@@ -31,11 +31,11 @@ def test_a_write_that_a_later_one_replaces_makes_nothing_durable() -> None:
         raft.step(append(frm, term, (1, 1), written))
         assert raft.take_ready().segments == [written]
     raft.persisted(2, 2)
-    assert raft.durable_index == 1
+    assert raft.log.durable_index == 1
     raft.persisted(2, 3)
-    assert raft.durable_index == 1
+    assert raft.log.durable_index == 1
     raft.persisted(2, 2)
-    assert raft.durable_index == 2
+    assert raft.log.durable_index == 2
 
 
 def test_what_was_not_replaced_of_a_write_is_durable() -> None:
@@ -45,9 +45,9 @@ def test_what_was_not_replaced_of_a_write_is_durable() -> None:
     raft.step(append("c", 3, (3, 2), run_of(4, 3)))
     raft.take_ready()
     raft.persisted(5, 2)
-    assert raft.durable_index == 3
+    assert raft.log.durable_index == 3
     raft.persisted(4, 3)
-    assert raft.durable_index == 4
+    assert raft.log.durable_index == 4
 
 
 def test_writes_end_in_their_order() -> None:

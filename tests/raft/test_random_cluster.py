@@ -128,7 +128,7 @@ class Life(Cluster):
     def cut_log(self, name: str) -> None:
         """The state machine has a checkpoint at what it has applied; the log goes as far as nobody needs it."""
         raft, disk = self.rafts[name], self.disks[name]
-        index = min(raft.applied_index, raft.durable_index if self.cuts_deep else raft.low_water)
+        index = min(raft.applied_index, raft.log.durable_index if self.cuts_deep else raft.low_water)
         if index > raft.log.base_index:
             self.cuts += 1
             disk.cut(index, raft.log.term(index) or 0)

@@ -28,7 +28,7 @@ def test_a_commit_of_an_old_term_shows(name: str, monkeypatch: pytest.MonkeyPatc
 
     def maybe_commit(raft: Raft) -> None:
         matches = {peer: progress.match for peer, progress in raft.progress.items()}
-        matches[raft.node_id] = raft.durable_index
+        matches[raft.node_id] = raft.log.durable_index
         index = quorum.reached(raft.membership.voters, matches)
         if index > raft.commit_index:
             raft.commit_to(index)

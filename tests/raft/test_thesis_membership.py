@@ -181,7 +181,7 @@ def test_4_2_2_it_steps_down_also_when_nobody_takes_over() -> None:
 @pytest.mark.parametrize("have", [(), "b", "c", "bc"], ids=str)
 def test_4_2_2_it_does_not_count_itself_in_majorities(have: str) -> None:
     member = removed_leader()
-    assert member.raft.durable_index == 3
+    assert member.raft.log.durable_index == 3
     for peer in have:
         member.acknowledge(peer, 3)
     assert member.raft.commit_index == (3 if len(have) == 2 else 2)

@@ -30,7 +30,7 @@ def test_10_2_1_entries_go_to_the_followers_before_they_are_on_the_leader_s_disk
     now, later = member.decide()
     assert [(m.kind, m.to, m.segments[0].last_index) for m in now] == [(APPEND, "b", 2), (APPEND, "c", 2)]
     assert later == []
-    assert (member.raft.log.last_index, member.raft.durable_index) == (2, 1)
+    assert (member.raft.log.last_index, member.raft.log.durable_index) == (2, 1)
     assert [s.last_index for ready in member.disk.under_way for s in ready.segments] == [2]
 
 
@@ -56,10 +56,10 @@ def test_10_2_1_entries_may_be_committed_and_applied_by_the_followers_disks_alon
     for peer in "bc":
         member.raft.step(reply(peer, 2))
     member.decide()
-    assert (member.raft.commit_index, member.raft.applied_index, member.raft.durable_index) == (2, 2, 1)
+    assert (member.raft.commit_index, member.raft.applied_index, member.raft.log.durable_index) == (2, 2, 1)
     assert member.applied[-1].last_index == 2
     member.sync()
-    assert (member.raft.commit_index, member.raft.durable_index) == (2, 2)
+    assert (member.raft.commit_index, member.raft.log.durable_index) == (2, 2)
 
 
 def test_10_2_1_of_several_writes_under_way_those_that_have_ended_count() -> None:
@@ -71,7 +71,7 @@ def test_10_2_1_of_several_writes_under_way_those_that_have_ended_count() -> Non
     assert member.raft.commit_index == 1
     for index in (2, 3, 4):
         member.raft.persisted(index, 1)
-        assert (member.raft.durable_index, member.raft.commit_index) == (index, index)
+        assert (member.raft.log.durable_index, member.raft.commit_index) == (index, index)
 
 
 def test_10_2_1_what_is_applied_was_committed_and_once() -> None:
@@ -93,7 +93,7 @@ def test_3_8_what_another_leader_replaces_before_it_was_handed_out_is_never_writ
     assert ready.segments == [run_of(2, 2, 2), run_of(4, 3)]
     assert ready.hard_state == HardState(3, "", 0)
     member.raft.persisted(4, 3)
-    assert (member.raft.durable_index, member.terms) == (4, [1, 2, 2, 3])
+    assert (member.raft.log.durable_index, member.terms) == (4, [1, 2, 2, 3])
 
 
 def test_3_8_a_member_whose_disk_lacks_what_it_has_acknowledged_stops() -> None:

@@ -106,7 +106,7 @@ def test_5_3_a_log_that_has_the_snapshot_s_last_entry_keeps_what_follows_and_any
             raft = member.raft
             assert (raft.log.base_index, raft.log.base_term) == (index, term)
             assert member.terms == list(own[index:] if kept else ())
-            assert (raft.log.last_index, raft.durable_index) == 2 * (len(own) if kept else index,)
+            assert (raft.log.last_index, raft.log.durable_index) == 2 * (len(own) if kept else index,)
             assert raft.log.last_term == (own[-1] if kept else term)
             assert (raft.commit_index, raft.applied_index) == (max(commit, index), max(commit if kept else 0, index))
             member.start()
@@ -153,7 +153,7 @@ def test_5_3_what_was_on_its_way_to_the_disk_of_a_discarded_log_makes_nothing_du
     member.decide()
     member.raft.restored(5, 3, members(*"abc"), log_kept=False)
     member.raft.persisted(8, 2)
-    assert (member.raft.durable_index, member.raft.log.last_index) == (5, 5)
+    assert (member.raft.log.durable_index, member.raft.log.last_index) == (5, 5)
     hasty = Alone(1)
     hasty.raft.step(Message(APPEND, "b", "a", 2, index=1, log_term=1, segments=[entry(2, 2)]))
     with pytest.raises(InvariantBroken, match="never handed out"):
@@ -165,9 +165,9 @@ def test_5_3_what_the_snapshot_covers_is_durable_though_the_own_write_of_it_has_
     member.raft.step(Message(APPEND, "b", "a", 1, index=1, log_term=1, segments=[entry(i, 1) for i in range(2, 9)]))
     member.decide()
     member.raft.restored(5, 1, members(*"abc"), log_kept=True)
-    assert (member.raft.durable_index, member.raft.log.last_index, member.terms) == (5, 8, [1, 1, 1])
+    assert (member.raft.log.durable_index, member.raft.log.last_index, member.terms) == (5, 8, [1, 1, 1])
     member.raft.persisted(8, 1)
-    assert member.raft.durable_index == 8
+    assert member.raft.log.durable_index == 8
 
 
 @pytest.mark.parametrize("index", range(8))

@@ -72,7 +72,7 @@ def _() -> AbstractContextManager[Any]:
 def _() -> AbstractContextManager[Any]:
     def maybe_commit(self: Raft) -> None:
         matches = {peer: progress.match for peer, progress in self.progress.items()}
-        matches[self.node_id] = self.durable_index
+        matches[self.node_id] = self.log.durable_index
         index = quorum.reached(self.membership.voters, matches, self.membership.outgoing)
         if index > self.commit_index:
             self.commit_to(index)

@@ -172,7 +172,8 @@ class Process:
     def _synced(self, ticket: int) -> None:
         self.log.complete(ticket)
         self._sync()
-        self.node.durable()
+        if self.log.take_signal():
+            self.node.durable()
 
     def _work(self) -> None:
         """An image is made, or verified: the threads of the store are done with it."""

@@ -54,7 +54,7 @@ def test_crashes_that_tear_real_logs(seed: int, tmp_path: Path) -> None:
     crashes = (("crash", 5), ("crash all", 2), ("slow disks", 1), ("weather", 1))
     plan = replace(draw(seed), faults=crashes, fault_us=(10 * MS, 60 * MS))
     world = World(seed, nodes=5, plan=plan, real_logs=tmp_path)
-    world.run(operations=500)
+    world.run(operations=800)
     assert sum("crashes" in line for line in world.journal) > 5
 
 
@@ -107,7 +107,7 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
         "from tests.sim.world import World\n"
         "for seed in range(7, 27):\n"
         "    world = World(seed, nodes=5)\n"
-        "    world.run(operations=500)\n"
+        "    world.run(operations=800)\n"
         "    print(world.digest())"
     )
     digests = set()

@@ -24,6 +24,20 @@ def test_nothing_is_durable_before_the_simulator_says_so() -> None:
     assert store.append(HardState(1, "n", 2), []) == second
 
 
+def test_a_signal_comes_once_and_only_where_it_is_asked_for() -> None:
+    store = MemoryLogStore(MemoryDisk())
+    first, second, third = (store.append(None, [run(index, 1, b"x")]) for index in (1, 2, 3))
+    store.complete(first)
+    assert not store.take_signal()
+    assert not store.notify_at(first)
+    assert store.notify_at(third)
+    assert store.notify_at(second)
+    store.complete(second)
+    assert store.take_signal()
+    store.complete(third)
+    assert not store.take_signal(), "the lowest counts, once"
+
+
 def test_a_crash_keeps_what_was_synced_and_some_first_records_of_the_rest() -> None:
     outcomes = set()
     for seed in range(60):
