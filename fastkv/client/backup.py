@@ -53,7 +53,7 @@ class Download:
             await _close(connection)
             raise
 
-    async def parts(self) -> AsyncGenerator[bytes, None]:
+    async def parts(self) -> AsyncGenerator[bytes | memoryview, None]:
         """All bytes of the snapshot, in order. Unavailable, Timeout, ProtocolError: none of it is of use then."""
         first = self.first
         step = len(first.data)      # the node's own limit may be below what was asked for

@@ -80,7 +80,7 @@ class Incoming(Protocol):
     def offset(self) -> int:
         """Bytes that are here: where to go on."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """The bytes at `offset`. OSError where the disk is full or fails."""
 
     def finish(self, done: Callable[[BaseException | None], None]) -> None:

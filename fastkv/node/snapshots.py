@@ -127,7 +127,7 @@ class ImageFetch:
         self._info: ImageInfo | None = None
         self._incoming: Incoming | None = None
         self._asked_to = 0
-        self._early: dict[int, bytes] = {}
+        self._early: dict[int, bytes | memoryview] = {}
         """Chunks that came before the one in front of them; at most a window of them."""
         self._silent_ticks = 0
         self._asked_again = False

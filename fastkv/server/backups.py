@@ -39,7 +39,7 @@ def status(path: Path, progress: Progress = no_progress) -> dict[str, Any]:
 
 async def take_in(
     first: SnapshotChunk,
-    parts: AsyncGenerator[bytes, None],
+    parts: AsyncGenerator[bytes | memoryview, None],
     directory: Path,
     name: Callable[[Backup], Path],
     progress: Progress = no_progress,

@@ -141,7 +141,7 @@ def verify_image(path: Path, backup: Backup) -> None:
         raise BadBackup(f"{path} is not what it says that it is")
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write at the descriptor's place."""
     left = memoryview(data)
     while left:
@@ -192,7 +192,7 @@ class BackupWriter:
         self._syncer = ThreadPoolExecutor(1, "backup")
         self._syncing: Future[None] | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
         try:
             write_all(self._fd, data)

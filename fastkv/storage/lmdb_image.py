@@ -55,7 +55,7 @@ LOCK_HEAD_BYTES = 4096
 READER_BYTES = 64
 """A reader's place in LMDB's lock file, and at least what stands before the first."""
 READ_BYTES = 1 << 20
-WRITEBACK_BYTES = 8 << 20
+WRITEBACK_BYTES = 2 << 20
 """A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""
 
 Done = Callable[[BaseException | None], None]
@@ -86,33 +86,15 @@ def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, Im
     DamagedStore where the store or its copy is not whole, down to the last byte: LMDB would follow a damaged page
     wherever it leads, and nobody is to be given what was never written.
     """
-    with environment.begin() as transaction:        # its pages stay what they are while it is open
-        verify(Path(environment.path()) / DATA_FILE, content_limit_bytes=EVERYTHING, transaction=transaction.id())
     if not directory.is_dir():
         directory.mkdir()
         sync_directory(directory.parent)
     unfinished = directory / "copy.tmp"
-    read_end, write_end = os.pipe()
-    failed: list[BaseException] = []
-
-    def copy() -> None:
-        try:
-            environment.copyfd(write_end, compact=True)
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            os.close(write_end)
-
-    copier = threading.Thread(target=copy, name="copy of the store")
-    copier.start()
     try:
-        try:
-            digest, nbytes = _write_paced(read_end, unfinished)
-        finally:
-            os.close(read_end)      # a copier that still writes ends with EPIPE
-            copier.join()
-        if failed:
-            raise failed[0]
+        with environment.begin() as transaction:        # its pages stay what they are while it is open
+            verify(Path(environment.path()) / DATA_FILE, content_limit_bytes=EVERYTHING, transaction=transaction.id())
+            _copy(environment, transaction, unfinished)
+        digest, nbytes = _checksum(unfinished)
         meta = verify(unfinished, content_limit_bytes=EVERYTHING).meta or StoreMeta()
         info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
         path = directory / f"{meta.applied_index:016x}-{meta.applied_term:016x}.image"
@@ -124,21 +106,26 @@ def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, Im
     return path, info
 
 
-def _write_paced(source: int, target: Path) -> tuple[int, int]:
-    """Everything from a descriptor into a file, synced as it grows: (checksum, length)."""
-    checksum, nbytes, unsynced = xxh3_64(), 0, 0
-    with target.open("wb", buffering=0) as file:
-        while piece := os.read(source, READ_BYTES):
+def _copy(environment: lmdb.Environment, transaction: lmdb.Transaction[bytes], target: Path) -> None:
+    """LMDB's compacted copy, each of its large writes on the disk before the next.
+
+    What is left in the cache goes out with the next sync of anybody: the log's would wait for all of it.
+    """
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DSYNC | os.O_CLOEXEC, 0o644)
+    try:
+        environment.copyfd(fd, compact=True, txn=transaction)
+        sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def _checksum(path: Path) -> tuple[int, int]:
+    """xxh3_64 of a file, and its length."""
+    checksum, nbytes = xxh3_64(), 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(READ_BYTES):
             checksum.update(piece)
-            left = memoryview(piece)
-            while left:
-                left = left[file.write(left) :]
             nbytes += len(piece)
-            unsynced += len(piece)
-            if unsynced >= WRITEBACK_BYTES:
-                sync_file(file.fileno(), data_only=True)
-                unsynced = 0
-        sync_file(file.fileno())
     return checksum.intdigest(), nbytes
 
 
@@ -192,7 +179,7 @@ class Incoming:
             size = 0
         return size
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """The bytes at `offset`. OSError where the disk is full or fails."""
         left = memoryview(data)
         while left:

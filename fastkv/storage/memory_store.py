@@ -79,7 +79,7 @@ class MemoryIncoming:
         assert self._disk.part is not None
         return len(self._disk.part[1])
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         assert self._disk.part is not None
         self._disk.part = self._info, self._disk.part[1] + data
 

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -15,6 +16,7 @@ from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Image, ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage import lmdb_image
 from fastkv.storage.lmdb_image import pending_install
+from fastkv.storage.lmdb_pages import Survey
 from tests.storage.stores import Opened
 
 
@@ -104,6 +106,27 @@ def test_an_image_is_of_one_checkpoint_and_does_not_stop_the_next(tmp_path: Path
         for each in (image, newer, again):
             each.close()
         assert len(list((tmp_path / "snapshots").iterdir())) == 1
+
+
+def test_what_is_copied_is_what_was_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that ends between the two is not in the image."""
+    with Opened(tmp_path / "store") as opened:
+        opened.checkpoint(numbered(400), META)
+        before = opened.contents()
+        verify = lmdb_image.verify
+
+        def then_write(path: Path, **how: Any) -> Survey:
+            found = verify(path, **how)
+            if path.name == "data.mdb":
+                with opened.store._environment.begin(write=True) as transaction:
+                    transaction.put(b"unseen", b"value", db=opened.store.data)
+            return found
+
+        monkeypatch.setattr(lmdb_image, "verify", then_write)
+        image = image_of(opened)
+        assert opened.contents() == {**before, b"unseen": b"value"}
+        assert b"unseen" not in whole(image)
+        image.close()
 
 
 @pytest.mark.parametrize(
