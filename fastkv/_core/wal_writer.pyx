@@ -1,9 +1,10 @@
 """The thread that makes the write-ahead log durable.
 
 It takes everything that is queued, writes it with as few `pwritev` calls as there are contiguous runs, calls
-`fdatasync` once for each file touched, and publishes the ticket of the last job; where the caller waits for that ticket,
-it signals an eventfd that an event loop can watch. What arrives while the disk works is the next batch: group commit without a timer. The thread never takes the
-GIL, so neither a busy interpreter delays the disk nor a slow disk the interpreter.
+`fdatasync` once for each file touched, and publishes the ticket of the last job; where the caller waits for that
+ticket, it signals an eventfd that an event loop can watch. What arrives while the disk works is the next batch: group
+commit without a timer. The thread never takes the GIL, so neither a busy interpreter delays the disk nor a slow disk
+the interpreter.
 
 The first error is final. After a failed `fdatasync` the kernel may have dropped the dirty pages and forgotten the
 error, so a second call that succeeds proves nothing; and after a failed write nothing may be put over or behind the

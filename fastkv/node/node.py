@@ -234,6 +234,8 @@ class Node:
         raft = self.raft
         raft.now_ns = self._clock()
         self._persistence.release()
+        if bool(self.alarm) != (self.ingress.refuse_reads == Status.CORRUPT_STATE):
+            self._refuse_where_due()        # nothing from a state in doubt, and nothing refused once it is not
         self._take_requests()
         self._start_reads()
         while raft.has_ready():

@@ -10,6 +10,7 @@ import fastkv
 from fastkv._core.codes import SESSION_WINDOW, FrameFlag, Opcode, Status
 from fastkv._core.frames import encode_frame
 from fastkv.client import AsyncClient
+from fastkv.client.backoff import Backoff
 from tests.client.fake_node import FakeNode, Request, State, threaded
 
 
@@ -92,15 +93,18 @@ async def test_a_session_that_is_gone_leaves_a_lost_write_unknown() -> None:
         assert await kv.put("k", "x") == 3
 
 
-async def test_a_deadline_leaves_what_was_sent_unknown_and_says_so_of_nothing_else() -> None:
+async def test_a_deadline_leaves_what_was_sent_unknown_and_says_so_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with FakeNode() as node, AsyncClient(node.address) as kv:
         await kv.put("k", "v")
         node.on[Opcode.PUT] = lambda request: None
         with pytest.raises(fastkv.OutcomeUnknown):
             await kv.put("k", "w", timeout=0.5)
         node.on[Opcode.PUT] = lambda request: request.reply(Status.NO_LEADER)
+        monkeypatch.setattr(Backoff, "next_s", lambda self: 60)         # the deadline comes between two tries
         with pytest.raises(fastkv.Unavailable):
-            await kv.put("k", "w", timeout=0.5)
+            await kv.put("k", "w", timeout=30)
 
 
 async def test_a_write_whose_session_was_not_opened_in_time_is_not_done() -> None:

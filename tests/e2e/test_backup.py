@@ -20,7 +20,7 @@ from fastkv.client.settings import Settings
 from fastkv.errors import Overloaded
 from fastkv.server.backup import MAX_BACKUPS
 from fastkv.wire.backup import BackupAsk, decode_snapshot_chunk, encode_backup_ask
-from tests.e2e.cluster import Cluster, eventually, running_cluster
+from tests.e2e.cluster import PATIENT, Cluster, eventually, running_cluster
 from tests.e2e.load import Writers
 from tests.e2e.restoring import new_cluster, restore, restored_cluster, save, snapshot
 from tests.storage.logs import patch
@@ -35,7 +35,7 @@ BUMP = 1_000_000_000
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes with some content."""
-    with running_cluster(tmp_path_factory.mktemp("old")) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("old"), extra=PATIENT) as cluster:
         with fastkv.connect(cluster.endpoints, timeout=60) as kv:
             for number in range(KEYS):
                 kv.put(f"key-{number}", b"%d " % number * 20)

@@ -16,7 +16,7 @@ from fastkv.chaos.ports import free_ports
 from fastkv.cli import cli
 from fastkv.storage.archive import TIMES_FILE
 from fastkv.storage.archive_read import find_runs
-from tests.e2e.cluster import Cluster, Node, eventually, running_cluster
+from tests.e2e.cluster import PATIENT, Cluster, Node, eventually, running_cluster
 from tests.e2e.restoring import SMALL_SEGMENTS, new_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -116,7 +116,7 @@ class Operator:
 def test_the_page_s_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(COMMANDS) >= 15
-    archive = f'backup:\n  archive_dir: "{tmp_path / "archive"}"\n  archive_interval_s: 1\n{SMALL_SEGMENTS}'
+    archive = f'backup:\n  archive_dir: "{tmp_path / "archive"}"\n  archive_interval_s: 1\n{SMALL_SEGMENTS}{PATIENT}'
     (tmp_path / "old").mkdir()
     with running_cluster(tmp_path / "old", extra=archive) as old:
         operator = Operator(old, tmp_path)

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SMALL = """
 raft:
+  election_timeout_ms: 1000
+  heartbeat_timeout_ms: 100
   snapshot_log_bytes: 65536
   snapshot_chunk_bytes: 65536
 storage:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 SMALL = (
     "storage:\n  segment_bytes: 65536\n  memtable_bytes: 65536\n  checkpoint_age_s: 1\n"
     "  checkpoint_wal_bytes: 1048576\n"
-    "raft:\n  snapshot_log_bytes: 65536\n"
+    "raft: {election_timeout_ms: 1000, heartbeat_timeout_ms: 100, snapshot_log_bytes: 65536}\n"
 )
 LIMIT_S = 60.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastkv._core.codes import Status
+from fastkv._core.codes import Consistency, Status
 from fastkv.node.audit import REMEMBERED_INDEXES, Audit
 from tests.node.conftest import Bench
 
@@ -97,3 +97,20 @@ def test_a_node_with_an_alarm_serves_nothing_and_does_not_lead(three: Bench) -> 
     read, write = three.get(b"k"), three.put(b"k")
     three.node.pump()
     assert [answer[0] for answer in read + write] == [Status.CORRUPT_STATE] * 2
+
+
+def test_an_alarm_counts_from_the_turn_in_which_it_is_raised_and_to_the_one_in_which_it_ends(single: Bench) -> None:
+    single.lead()
+    single.put(b"k")
+    single.node.pump()
+    single.sync()
+    single.node.distrust("its store is not whole")
+    single.node.pump()
+    answer = single.get(b"k")
+    single.node.pump()
+    assert answer[0][0] == Status.CORRUPT_STATE
+    single.node._gossip.audit.forget()          # a snapshot has taken its place
+    single.node.pump()
+    answer = single.get(b"k", Consistency.STALE_READ)
+    single.node.pump()
+    assert answer[0][0] == Status.OK
