@@ -76,13 +76,18 @@ def test_the_python_example(cluster: Cluster) -> None:
     assert done.stdout == "b'user:john' b'J. Doe'\n"
 
 
-def test_the_shell_commands(cluster: Cluster) -> None:
+def test_the_shell_commands(cluster: Cluster, tmp_path: Path) -> None:
     (shell,) = [block for block in blocks("console") if "fastkv put" in block]
     first: Node = next(iter(cluster))
     for command in commands(shell):
         command = command.replace("--seconds 5", "--seconds 1") + f" --endpoints {cluster.endpoints}"
         done = subprocess.run(
-            [sys.executable, "-m", *command.split()], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,       # one of them writes a file
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         if command.startswith("fastkv get"):
