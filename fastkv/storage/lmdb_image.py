@@ -21,6 +21,7 @@ A directory is removed under the name `store.old`: half removed under its own, i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -45,7 +46,7 @@ from fastkv.storage.lmdb_format import (
 )
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
 from fastkv.storage.lmdb_start import make_durable
-from fastkv.storage.sync import sync_directory, sync_file
+from fastkv.storage.sync import SyncFailed, sync_directory, sync_file
 
 KIND = "lmdb-0.9"
 INFO_FILE = "info.json"
@@ -109,12 +110,17 @@ def make_image(environment: lmdb.Environment, directory: Path) -> tuple[Path, Im
 def _copy(environment: lmdb.Environment, transaction: lmdb.Transaction[bytes], target: Path) -> None:
     """LMDB's compacted copy, each of its large writes on the disk before the next.
 
-    What is left in the cache goes out with the next sync of anybody: the log's would wait for all of it.
+    What is left in the cache goes out with the next sync of anybody: the log's would wait for all of it. SyncFailed
+    where the disk fails.
     """
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DSYNC | os.O_CLOEXEC, 0o644)
     try:
         environment.copyfd(fd, compact=True, txn=transaction)
         sync_file(fd)
+    except lmdb.Error as error:
+        if is_input_output(error):      # each of these writes is a sync, too
+            raise SyncFailed(errno.EIO, f"the copy of the store has failed: {error}") from error
+        raise
     finally:
         os.close(fd)
 

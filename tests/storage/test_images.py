@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from fastkv.kv.store import Image, ImageInfo, ImageRefused, StoreMeta
 from fastkv.storage import lmdb_image
 from fastkv.storage.lmdb_image import pending_install
 from fastkv.storage.lmdb_pages import Survey
+from fastkv.storage.sync import SyncFailed
 from tests.storage.stores import Opened
 
 
@@ -127,6 +130,20 @@ def test_what_is_copied_is_what_was_verified(tmp_path: Path, monkeypatch: pytest
         assert opened.contents() == {**before, b"unseen": b"value"}
         assert b"unseen" not in whole(image)
         image.close()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, SyncFailed), (errno.ENOSPC, lmdb.Error)])
+def test_a_disk_that_fails_under_a_copy_is_told_from_a_full_one(
+    tmp_path: Path, number: int, kind: type[Exception]
+) -> None:
+    """LMDB passes on the system's text only; the first ends the node, the second passes."""
+
+    class Failing:
+        def copyfd(self, fd: int, **how: Any) -> None:
+            raise lmdb.Error(f"mdb_env_copyfd3: {os.strerror(number)}")
+
+    with pytest.raises(kind):
+        lmdb_image._copy(Failing(), None, tmp_path / "copy")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
