@@ -56,20 +56,23 @@ class Installation:
 
     def go_on(self) -> None:
         """Take the next step, where there is one and its time has come."""
-        image, raft = self._image, self._raft
+        image = self._image
         if image is None or self._machine.checkpointing:
             return
-        if self._ticket is not None:
-            if not self._log.notify_at(self._ticket):
-                self._finish(image)
-        elif image.applied_index <= raft.applied_index or raft.role == LEADER:
+        if self._ticket is None:
+            self._begin(image)
+        if self._ticket is not None and not self._log.notify_at(self._ticket):
+            self._finish(image)
+
+    def _begin(self, image: ImageInfo) -> None:
+        """Restart the log behind the image, unless it is of no use any more, or there is no room yet."""
+        raft = self._raft
+        if image.applied_index <= raft.applied_index or raft.role == LEADER:
             self._image = None          # caught up by the log meanwhile
         elif self._log.has_room(RESTART_ROOM_BYTES):
             index, term = image.applied_index, image.applied_term
             self._log_kept = raft.log.matches(index, term)
             self._ticket = self._log.restart(index, term)
-            if not self._log.notify_at(self._ticket):
-                self._finish(image)
 
     def _finish(self, image: ImageInfo) -> None:
         self._machine.install()

@@ -25,13 +25,15 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from fastkv.errors import BackupExists, BadBackup, DamagedStore, NoSpace, StorageError
 from fastkv.kv.store import ImageInfo
-from fastkv.storage.lmdb_image import KIND, READ_BYTES, WRITEBACK_BYTES, read_meta
+from fastkv.storage.lmdb_image import KIND, READ_BYTES, read_meta
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
 from fastkv.storage.sync import lacks_space, sync_directory, sync_file
 
 MAGIC = b"fkvback1"
 VERSION = 1
 TRAILER_BYTES = 4096
+WRITEBACK_BYTES = 2 << 20
+"""A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""
 PART_SUFFIX = ".fkvpart"
 """Of a backup that is not finished."""
 _HEAD = struct.Struct("<8sII")

@@ -56,8 +56,6 @@ LOCK_HEAD_BYTES = 4096
 READER_BYTES = 64
 """A reader's place in LMDB's lock file, and at least what stands before the first."""
 READ_BYTES = 1 << 20
-WRITEBACK_BYTES = 2 << 20
-"""A copy is synced every so often: one that has to be written all at once would delay the log's syncs."""
 
 Done = Callable[[BaseException | None], None]
 
@@ -221,14 +219,11 @@ class Incoming:
     def _verify(self) -> None:
         info, data = self.info, self._part / DATA_FILE
         sync_file(self._fd)
-        checksum, nbytes = xxh3_64(), 0
-        while piece := os.pread(self._fd, READ_BYTES, nbytes):
-            checksum.update(piece)
-            nbytes += len(piece)
         self.close()
+        digest, nbytes = _checksum(data)
         if nbytes != info.nbytes:
             raise ImageRefused(f"the snapshot has {nbytes} bytes, and {info.nbytes} were announced")
-        if checksum.intdigest() != info.checksum:
+        if digest != info.checksum:
             raise ImageRefused("the snapshot's checksum is wrong: it was altered on its way, or on a disk")
         verify(data, content_limit_bytes=EVERYTHING)
         meta, identity = read_meta(data)

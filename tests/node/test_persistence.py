@@ -17,13 +17,18 @@ def synced(bench: Bench) -> bool:
     return bench.log.take_signal()
 
 
+def told(bench: Bench) -> None:
+    """The disk has everything, and the node is told of it."""
+    assert synced(bench)
+    bench.node.durable()
+    bench.node.pump()
+
+
 def test_a_follower_is_told_and_acknowledges(three: Bench) -> None:
     three.follow()
     three.hear(Message(APPEND, "node-2", "node-1", 1, segments=[run(1, 1, b"a")]))
     assert three.wire.messages() == []
-    assert synced(three)
-    three.node.durable()
-    three.node.pump()
+    told(three)
     assert [(message.kind, message.index) for message in three.wire.messages()] == [(APPEND_REPLY, 1)]
 
 
@@ -42,9 +47,7 @@ def test_a_leader_behind_a_follower_is_told(three: Bench) -> None:
     three.node.pump()
     three.hear(Message(APPEND_REPLY, "node-3", "node-1", 1, index=2))
     assert answer == []
-    assert synced(three)
-    three.node.durable()
-    three.node.pump()
+    told(three)
     assert answer == [CREATED]
 
 
@@ -71,9 +74,7 @@ def test_a_leader_alone_is_told(single: Bench) -> None:
     single.lead()
     answer = single.put(b"a")
     single.node.pump()
-    assert synced(single)
-    single.node.durable()
-    single.node.pump()
+    told(single)
     assert answer == [CREATED]
 
 
