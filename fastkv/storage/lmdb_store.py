@@ -226,6 +226,8 @@ class LmdbStore:
         """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
         if self._views:
             raise StorePinned("the store's map has to grow, and listings hold it open; they expire")
+        if self._image_wanted:          # its thread reads the map that would be taken away under it
+            raise StoreFull("the store's map has to grow, once the snapshot that is being made of it is done")
         if not can_map(self._wanted_map_bytes):
             raise StoreFull(f"the store's map has to grow, and there is no room for {self._wanted_map_bytes} addresses")
         self._reader.abort()
@@ -313,6 +315,8 @@ class LmdbStore:
         error: BaseException | None = None
         try:
             made = make_image(self._environment, self._image_directory)
+            if self._image is not None and self._image[0] != made[0]:
+                self._image[0].unlink(missing_ok=True)      # whoever still reads it has it open
         except Exception as failure:        # whatever it is, the loop has to hear of it
             error = StoreFull(f"no room for a snapshot: {failure}") if is_no_space(failure) else failure
         self._poster(self._image_made, made, error)
@@ -323,11 +327,8 @@ class LmdbStore:
             return
         if isinstance(error, OSError):
             raise error         # the disk fails, or a sync has: nothing is to be tried again
-        before = self._image
         if made is not None:
             self._image = made
-            if before is not None and before[0] != made[0]:
-                before[0].unlink(missing_ok=True)       # whoever still reads it has it open
         for done in wanted:
             done(None if made is None else LmdbImage(*made), error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 
 from fastkv._core.state_hash import hash_of
 from fastkv.errors import StorageError, WrongDirectory
-from fastkv.kv.store import Changes, StoreFull, StoreMeta
+from fastkv.kv.store import Changes, ImageInfo, StoreFull, StoreMeta
 from fastkv.storage import lmdb_store
+from fastkv.storage.lmdb_image import LmdbImage
 from fastkv.storage.lmdb_store import META_KEY
 from tests.storage.stores import MAP_BYTES, Items, Opened
 
@@ -247,6 +249,39 @@ def test_the_map_does_not_grow_under_an_open_view(tmp_path: Path) -> None:
         assert list(view.range(b"", b"", False)) == [(b"kept", b"1")]
         assert opened.store.get(b"kept") == b"1"
         view.close()
+        while (error := opened.checkpoint(changes, StoreMeta(2))) is not None:
+            assert "map is full" in str(error)
+        assert opened.contents() == {**changes, b"kept": b"1"}
+
+
+def test_the_map_does_not_grow_under_an_image_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB's copy reads the map, on a thread: it would be unmapped under it."""
+    begun, go_on = threading.Event(), threading.Event()
+    make_image = lmdb_store.make_image
+
+    def slowly(environment: lmdb.Environment, directory: Path) -> tuple[Path, ImageInfo]:
+        begun.set()
+        assert go_on.wait(60)
+        return make_image(environment, directory)
+
+    monkeypatch.setattr(lmdb_store, "make_image", slowly)
+    changes: Items = {b"%04d" % number: bytes(1000) for number in range(80)}
+    with Opened(tmp_path / "store", map_bytes=1 << 17) as opened:
+        opened.write({b"kept": b"1"}, 1)
+        images: list[LmdbImage | None] = []
+        opened.store.image(lambda image, error: images.append(image))
+        assert begun.wait(60)
+        assert "map is full" in str(opened.checkpoint(changes, StoreMeta(2)))
+        error = opened.checkpoint(changes, StoreMeta(2))
+        assert isinstance(error, StoreFull)
+        assert "snapshot that is being made" in str(error)
+        go_on.set()
+        opened.run_one()
+        (image,) = images
+        assert image is not None
+        image.close()
         while (error := opened.checkpoint(changes, StoreMeta(2))) is not None:
             assert "map is full" in str(error)
         assert opened.contents() == {**changes, b"kept": b"1"}
