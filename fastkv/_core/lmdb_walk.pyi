@@ -3,7 +3,7 @@ TEXTS: dict[int, str]
 class PageWalk:
     damage_count: int
     used_count: int
-    def __init__(self, fd: int, page_bytes: int, pages: int) -> None: ...
+    def __init__(self, fd: int, page_bytes: int, pages: int, *, window_bytes: int = 0) -> None: ...
     def walk(
         self,
         root: int,

@@ -1,10 +1,10 @@
 """Walking the B+trees of an LMDB 0.9 file page by page, believing nothing: what LMDB itself would follow off the map.
 
 LMDB has no checksums in this format, and takes its pages for what they say: a damaged pointer kills the process. So
-before LMDB may look at a file that comes from a disk, each page of its trees is read here (with pread: a page that is
-not there, or cannot be read, is an answer and not a signal), and checked for its number and kind, the place of its
-nodes, the order of its keys, the bounds that its parent gives, and that nothing else uses it. `storage.lmdb_pages`
-knows the rest of the file; `tests/reference/lmdb_pages.py` is the twin to read.
+before LMDB may look at a file that comes from a disk, each page of its trees is read here (see `page_reader`), and
+checked for its number and kind, the place of its nodes, the order of its keys, the bounds that its parent gives, and
+that nothing else uses it. `storage.lmdb_pages` knows the rest of the file; `tests/reference/lmdb_pages.py` is the twin
+to read.
 
 A page: `u64 number | u16 0 | u16 flags | u16 lower | u16 upper | u16 offset of each node …`, the nodes at the end, from
 `upper` on. Overflow pages have `u32 pages` in the place of lower and upper, and the value behind these 16 bytes. A
@@ -13,16 +13,14 @@ where the flags say so the value is the number of an overflow page; in a branch,
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EINTR, errno
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memset
 
 from fastkv._core.cursor cimport load_u16, load_u32, load_u64
 from fastkv._core.digest cimport digest_record
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int fd, void* into, size_t nbytes, long offset)
+from fastkv._core.page_reader cimport BEYOND, BRANCHES, LEAVES, VALUES, Kind, PageReader
 
 cdef enum:
     PAGE_HEADER = 16
@@ -78,10 +76,10 @@ cdef struct Key:
 cdef class PageWalk:
     """The pages of one file. Each walk marks the pages that it uses; none may be used by two.
 
-    `pages` is how many there are in the file. OSError is not raised: a page that cannot be read is damage.
+    `pages` is how many there are in the file; with `window_bytes` they are in the order of the walk. OSError is not raised: a page that cannot be read is damage.
     """
 
-    cdef int fd
+    cdef PageReader reader
     cdef size_t page_bytes
     cdef uint64_t pages
     cdef uint8_t* used
@@ -104,9 +102,9 @@ cdef class PageWalk:
         self.pages = self.damage_count = self.used_count = 0
         memset(self.levels, 0, sizeof(self.levels))
 
-    def __init__(self, int fd, size_t page_bytes, uint64_t pages):
+    def __init__(self, int fd, size_t page_bytes, uint64_t pages, *, size_t window_bytes=0):
         assert self.used == NULL
-        self.fd = fd
+        self.reader = PageReader(fd, page_bytes, window_bytes)
         self.page_bytes = page_bytes
         self.used = <uint8_t*>calloc(pages // 8 + 1, 1)
         if self.used == NULL:
@@ -176,19 +174,14 @@ cdef class PageWalk:
         self.used_count += count
         return True
 
-    cdef bint read(self, uint64_t page, uint8_t* into, size_t nbytes) noexcept nogil:
+    cdef bint read(self, Kind kind, uint64_t page, uint8_t* into, size_t nbytes) noexcept nogil:
         """The first bytes of a page, and of those behind it. False, and noted, where they cannot be read."""
-        cdef size_t done = 0
-        cdef ssize_t got
-        while done < nbytes:
-            got = pread(self.fd, into + done, nbytes - done, <long>(page * self.page_bytes + done))
-            if got < 0 and errno == EINTR:
-                continue
-            if got <= 0:
-                self.note(page, UNREADABLE if got else BEYOND_END, errno if got else 0)
-                return False
-            done += got
-        return True
+        cdef int error = self.reader.read(kind, page, into, nbytes)
+        if error == BEYOND:
+            self.note(page, BEYOND_END, 0)
+        elif error:
+            self.note(page, UNREADABLE, error)
+        return error == 0
 
     cdef bint is_page(self, uint64_t page, const uint8_t* at, uint16_t kind) noexcept nogil:
         if load_u64(at) != page:
@@ -210,9 +203,11 @@ cdef class PageWalk:
         if self.levels[level] == NULL:
             self.levels[level] = <uint8_t*>malloc(self.page_bytes)
             if self.levels[level] == NULL:
-                return self.note(page, UNREADABLE, 12)      # ENOMEM
+                return self.note(page, UNREADABLE, ENOMEM)
         at = self.levels[level]
-        if not self.read(page, at, self.page_bytes) or not self.is_page(page, at, LEAF if is_leaf else BRANCH):
+        if not self.read(LEAVES if is_leaf else BRANCHES, page, at, self.page_bytes):
+            return 0
+        if not self.is_page(page, at, LEAF if is_leaf else BRANCH):
             return 0
         if self.check_nodes(page, at, is_leaf, low, high):
             if is_leaf:
@@ -340,7 +335,7 @@ cdef class PageWalk:
         if page >= self.pages:
             self.note(page, BEYOND_END, 0)
             return False
-        if not self.read(page, header, PAGE_HEADER) or not self.is_page(page, header, OVERFLOW):
+        if not self.read(VALUES, page, header, PAGE_HEADER) or not self.is_page(page, header, OVERFLOW):
             return False
         count = load_u32(header + 12)
         if nbytes > VALUE_LIMIT or count * self.page_bytes < whole:
@@ -358,7 +353,7 @@ cdef class PageWalk:
         if whole > self.value_room:
             room = <uint8_t*>realloc(self.value, whole)
             if room == NULL:
-                self.note(page, UNREADABLE, 12)             # ENOMEM
+                self.note(page, UNREADABLE, ENOMEM)
                 return False
             self.value, self.value_room = room, whole
-        return self.read(page, self.value, whole)
+        return self.read(VALUES, page, self.value, whole)

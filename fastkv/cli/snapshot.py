@@ -18,6 +18,7 @@ from fastkv.errors import BackupExists
 
 file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 Report = Callable[[int, int], None]
+NICE = 10
 
 
 @click.group()
@@ -74,7 +75,8 @@ def save(
     """Save everything that the cluster has acknowledged until now to FILE, while it runs.
 
     One of the nodes makes the snapshot: of those that --endpoints names a follower, where one can. FILE is verified
-    before it takes its name; one that is there already is left as it is.
+    before it takes its name; one that is there already is left as it is. Whatever else runs on this machine goes first:
+    the command lowers its own priority (nice 10).
 
     \b
     Example:
@@ -94,6 +96,7 @@ def save(
     with _reported(as_json), _progress("save", quiet=as_json) as on_progress:
         if file is not None and file.exists():
             raise BackupExists(f"{file} is there already, and is left as it is")
+        _give_way()
 
         def name(backup: Any) -> Path:
             return file if file is not None else backups.dated(place, backup)
@@ -221,6 +224,11 @@ def restore(
     click.echo(f"from {done['from']['file']}, up to entry {done['index']} and revision {done['revision']}")
     click.echo(f"{done['keys']:,} keys, state hash {done['state_hash']}; restore {done['restored']}, as on every node")
     click.echo(f"goes on with revision {done['first_revision']}; members {', '.join(done['members'])}")
+
+
+def _give_way() -> None:
+    """Let the nodes and clients that share this machine go first."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _summary(saved: dict[str, Any]) -> str:

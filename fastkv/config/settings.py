@@ -316,7 +316,7 @@ class ConsoleSettings:
 
 @dataclass(frozen=True, slots=True)
 class BackupSettings:
-    """What is kept for restores to any moment."""
+    """What is kept for restores to any moment, and how fast backups are sent."""
 
     archive_dir: str = _setting(
         OFF,
@@ -329,6 +329,10 @@ class BackupSettings:
     archive_interval_s: int = _whole(
         10, "s", 1, 3600, "How often what has been added to the log is archived: as much may be missing after a loss."
     )
+    max_bytes_per_s: int = _whole(
+        192 * MIB, "bytes", 1 * MIB, 64 * GIB,
+        "Backups are sent no faster than this in a second, all that are taken from this node together.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,8 +247,6 @@ class RawServer:
             self._backups.asked(connection, body, deliver)
         except ValueError as error:
             deliver(Status.INVALID_REQUEST, str(error).encode())
-        except OSError as error:
-            self._on_broken(error)      # the disk cannot be read
 
     def peer_frame(self, node_id: str, opcode: int, code: int, request_id: int, body: bytes) -> None:
         """A frame of another node."""

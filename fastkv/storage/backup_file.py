@@ -17,7 +17,6 @@ import os
 import secrets
 import struct
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from fastkv.errors import BackupExists, BadBackup, DamagedStore, NoSpace, Storag
 from fastkv.kv.store import ImageInfo
 from fastkv.storage.lmdb_image import KIND, READ_BYTES, read_meta
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
+from fastkv.storage.past_cache import PieceWriter
 from fastkv.storage.sync import lacks_space, sync_directory, sync_file
 
 MAGIC = b"fkvback1"
@@ -132,7 +132,7 @@ def copy_image(source: int, target: int, backup: Backup, path: Path, progress: P
 def verify_image(path: Path, backup: Backup) -> None:
     """Hold the image at the beginning of a file against what is said of it: pages, content, and how far it goes."""
     try:
-        verify(path, content_limit_bytes=EVERYTHING)
+        verify(path, content_limit_bytes=EVERYTHING, is_compacted=True)
         meta, identity = read_meta(path)
     except (DamagedStore, StorageError) as error:
         raise BadBackup(f"{path} is not whole: {error}") from error
@@ -186,25 +186,20 @@ class BackupWriter:
         remove_leftovers(directory)
         self._unfinished = directory / f".{secrets.token_hex(8)}{PART_SUFFIX}"
         self._checksum = xxh3_64()
-        self._unsynced = 0
-        self.nbytes = 0
-        """Bytes of the image that are here."""
         self._fd = os.open(self._unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._syncer = ThreadPoolExecutor(1, "backup")
-        self._syncing: Future[None] | None = None
+        self._pieces = PieceWriter(self._fd)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image that are here."""
+        return self._pieces.nbytes
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
         try:
-            write_all(self._fd, data)
+            self._pieces.write(data)
             self._checksum.update(data)
-            self.nbytes += len(data)
-            self._unsynced += len(data)
-            if self._unsynced >= WRITEBACK_BYTES:       # all at once, it would hold up whoever shares the disk
-                self._unsynced = 0
-                self._finish_sync()
-                self._syncing = self._syncer.submit(sync_file, self._fd, data_only=True)
         except OSError as error:
             self._failed(error)
             raise
@@ -213,7 +208,7 @@ class BackupWriter:
         """All is here: verify it, and give it the name that is asked for. BadBackup; BackupExists."""
         image, path = self._image, self._unfinished
         try:
-            self._finish_sync()
+            self._pieces.flush()
             if (self.nbytes, self._checksum.intdigest()) != (image.nbytes, image.checksum):
                 raise BadBackup("what was received is not what the node has sent: its checksum is wrong")
             meta, identity = read_meta(path)
@@ -223,7 +218,8 @@ class BackupWriter:
                 f"{meta.state_hash:016x}", image.nbytes, f"{image.checksum:016x}", image.kind, made_at,
             )  # fmt: skip
             verify_image(path, backup)
-            write_all(self._fd, encode_trailer(backup))
+            self._pieces.write(encode_trailer(backup))
+            self._pieces.flush()
             sync_file(self._fd)
             final = name(backup)
             give_name(path, final)
@@ -235,15 +231,10 @@ class BackupWriter:
             self.abort()
         return final, backup
 
-    def _finish_sync(self) -> None:
-        if self._syncing is not None:
-            self._syncing.result()
-            self._syncing = None
-
     def abort(self) -> None:
         """Leave nothing behind. Idempotent."""
         if self._fd >= 0:
-            self._syncer.shutdown()
+            self._pieces.close()
             os.close(self._fd)
             self._fd = -1
             self._unfinished.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from fastkv._core.state_hash import load_sessions
 from fastkv.errors import DamagedStore, NewerVersion, StorageError
 from fastkv.kv.store import StoreMeta
 from fastkv.storage.lmdb_format import IDENTITY_KEY, META_KEY, decode_meta
+from fastkv.storage.past_cache import PIECE_BYTES, open_for_reading
 
 MAGIC = 0xBEEF_C0DE
 VERSION = 1
@@ -97,23 +98,37 @@ class Survey:
     damages: list[Damage] = field(default_factory=list)
 
 
-def survey(path: Path, *, content_limit_bytes: int, transaction: int | None = None) -> Survey:
+def survey(
+    path: Path, *, content_limit_bytes: int, transaction: int | None = None, is_compacted: bool = False
+) -> Survey:
     """Look at everything in the file; its content where it is no longer than that. OSError where it cannot be opened.
 
-    `transaction` is one that a reader holds open in a file that others write to; by default it is the newest. A file
+    `transaction` is one that a reader holds open in a file that others write to; by default it is the newest. A
+    compacted copy has its pages in order: it is read in large pieces, from the disk and past the page cache. A file
     without a byte is a store that was about to be made. NewerVersion for that of a newer release.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    pages_fd = -1
     try:
         nbytes = os.fstat(fd).st_size
-        return _Surveyor(fd, path, nbytes, content_limit_bytes).run(transaction) if nbytes else Survey()
+        if not nbytes:
+            return Survey()
+        if is_compacted:
+            pages_fd = open_for_reading(path)
+        return _Surveyor(fd, pages_fd, path, nbytes, content_limit_bytes).run(transaction)
     finally:
         os.close(fd)
+        if pages_fd >= 0:
+            os.close(pages_fd)
 
 
-def verify(path: Path, *, content_limit_bytes: int, transaction: int | None = None) -> Survey:
+def verify(
+    path: Path, *, content_limit_bytes: int, transaction: int | None = None, is_compacted: bool = False
+) -> Survey:
     """As `survey`, and DamagedStore where anything is wrong."""
-    found = survey(path, content_limit_bytes=content_limit_bytes, transaction=transaction)
+    found = survey(
+        path, content_limit_bytes=content_limit_bytes, transaction=transaction, is_compacted=is_compacted
+    )
     if found.damages:
         raise DamagedStore(advice(path, found.damages))
     return found
@@ -209,8 +224,9 @@ def _read_meta(fd: int, offset: int, number: int) -> MetaPage | str:
 
 
 class _Surveyor:
-    def __init__(self, fd: int, path: Path, nbytes: int, content_limit_bytes: int) -> None:
+    def __init__(self, fd: int, pages_fd: int, path: Path, nbytes: int, content_limit_bytes: int) -> None:
         self._fd = fd
+        self._pages_fd = pages_fd
         self._path = path
         self._result = Survey(nbytes)
         self._content = self._result.nbytes <= content_limit_bytes
@@ -240,7 +256,10 @@ class _Surveyor:
         # Pages behind the newest state's last are residue of a transaction that never ended.
         in_file = -(-result.nbytes // meta.page_bytes)
         result.pages = min(in_file, meta.last_page + 1)
-        walk = PageWalk(self._fd, meta.page_bytes, result.pages)
+        if self._pages_fd < 0:
+            walk = PageWalk(self._fd, meta.page_bytes, result.pages)
+        else:
+            walk = PageWalk(self._pages_fd, meta.page_bytes, result.pages, window_bytes=PIECE_BYTES)
         for number in range(META_PAGES):
             walk.mark(number)
         lists: list[tuple[bytes, int, bytes]] = []

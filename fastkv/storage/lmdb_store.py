@@ -39,6 +39,7 @@ from fastkv.storage.lmdb_format import (
 from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image, reserve_lock_file
 from fastkv.storage.lmdb_pages import verify
 from fastkv.storage.lmdb_start import create, make_durable
+from fastkv.storage.lmdb_stream import StreamDone, Streams
 from fastkv.storage.sync import lacks_space
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class LmdbStore:
         self._wanted_map_bytes = map_bytes
         self._image: tuple[Path, ImageInfo] | None = None
         self._image_wanted: list[ImageDone] = []
+        self._streams = Streams(poster)
         self._image_directory = path.with_name("snapshots")
         shutil.rmtree(self._image_directory, ignore_errors=True)    # images are copies: none outlives its process
         self._open()
@@ -226,8 +228,9 @@ class LmdbStore:
         """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
         if self._views:
             raise StorePinned("the store's map has to grow, and listings hold it open; they expire")
-        if self._image_wanted:          # its thread reads the map that would be taken away under it
-            raise StoreFull("the store's map has to grow, once the snapshot that is being made of it is done")
+        self._streams.end()             # who is too slow has to begin again; writes have nowhere else to go
+        if self._image_wanted or self._streams.reading:     # a thread reads the map that would be taken away under it
+            raise StoreFull("the store's map has to grow, once no snapshot is being made of it")
         if not can_map(self._wanted_map_bytes):
             raise StoreFull(f"the store's map has to grow, and there is no room for {self._wanted_map_bytes} addresses")
         self._reader.abort()
@@ -290,6 +293,8 @@ class LmdbStore:
         if isinstance(error, lmdb.MapFullError):
             self._wanted_map_bytes = 2 * self._environment.info()["map_size"]
             error = StoreFull(f"the store's map is full; it grows to {self._wanted_map_bytes} bytes")
+        elif isinstance(error, StoreFull):
+            self._streams.end()         # they keep old pages from being written again
         elif error is None:
             # A transaction sees the state of its begin: look at the new one from now on.
             self._reader.abort()
@@ -332,6 +337,14 @@ class LmdbStore:
         for done in wanted:
             done(None if made is None else LmdbImage(*made), error)
 
+    def stream(self, done: StreamDone) -> None:
+        """The same, for somebody who takes it at once: straight from the store, without a file of it. See `LmdbStream`.
+
+        `done(stream, error)` is called on the loop. Whoever gets it closes it; the store may do so before, where it
+        needs the room.
+        """
+        self._streams.begin(self._environment, done)
+
     def receive(self, info: ImageInfo) -> Incoming:
         """Begin to take in another node's image, or go on; see `kv.store.Store`."""
         if info.kind != KIND:
@@ -347,6 +360,7 @@ class LmdbStore:
         assert not self._views, "a view is open"
         while self._image_wanted and self._imager.is_alive():
             self._imager.join()         # it reads the store that is about to go
+        self._streams.join()
         self._image = None
         self._reader.abort()
         self._environment.close()
@@ -361,6 +375,7 @@ class LmdbStore:
         self._thread.join()
         if self._image_wanted:
             self._imager.join()
+        self._streams.join()
         self._reader.abort()
         self._environment.close()
 

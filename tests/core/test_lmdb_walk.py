@@ -37,12 +37,13 @@ def written(path: Path, seed: int) -> Path:
 
 
 @contextmanager
-def walked(file: Path) -> Iterator[tuple[PageWalk, MetaPage]]:
+def walked(file: Path, window_bytes: int = 0) -> Iterator[tuple[PageWalk, MetaPage]]:
     fd = os.open(file, os.O_RDONLY)
     try:
         nbytes = os.fstat(fd).st_size
         metas = [meta for meta in read_metas(fd, nbytes) if isinstance(meta, MetaPage)]
-        yield PageWalk(fd, PAGE, -(-nbytes // PAGE)), max(metas, key=lambda meta: meta.transaction)
+        walk = PageWalk(fd, PAGE, -(-nbytes // PAGE), window_bytes=window_bytes)
+        yield walk, max(metas, key=lambda meta: meta.transaction)
     finally:
         os.close(fd)
 
@@ -54,11 +55,15 @@ def data_tree(walk: PageWalk, meta: MetaPage) -> Tree:
     return Tree._make(struct.unpack("<IHHQQQQQ", stored))
 
 
+WINDOWS = pytest.mark.parametrize("window_bytes", [0, PAGE, 3 * PAGE, 1 << 20])
+
+
+@WINDOWS
 @pytest.mark.parametrize("seed", range(6))
-def test_a_walk_is_the_twins(tmp_path: Path, seed: int) -> None:
+def test_a_walk_is_the_twins(tmp_path: Path, seed: int, window_bytes: int) -> None:
     file = written(tmp_path, seed)
     content = file.read_bytes()
-    with walked(file) as (walk, meta):
+    with walked(file, window_bytes) as (walk, meta):
         tree = data_tree(walk, meta)
         items: list[tuple[bytes, int, bytes]] = []
         found = walk.walk(tree.root, tree.depth, content=True, items=items)
@@ -93,8 +98,9 @@ def damaged(content: bytes, pages: list[int], rng: random.Random) -> bytes:
     return bytes(data)
 
 
+@WINDOWS
 @pytest.mark.parametrize("seed", range(3))
-def test_a_damaged_tree_is_judged_as_the_twin_judges_it(tmp_path: Path, seed: int) -> None:
+def test_a_damaged_tree_is_judged_as_the_twin_judges_it(tmp_path: Path, seed: int, window_bytes: int) -> None:
     """Also where the damage is such that it shows in nothing but the content."""
     file = written(tmp_path, seed)
     content = file.read_bytes()
@@ -111,7 +117,7 @@ def test_a_damaged_tree_is_judged_as_the_twin_judges_it(tmp_path: Path, seed: in
             twin = reference.walk(changed, PAGE, tree.root, tree.depth)
         except reference.Broken:
             twin = None
-        with walked(file) as (walk, _):
+        with walked(file, window_bytes) as (walk, _):
             found = walk.walk(tree.root, tree.depth, content=True)
             assert bool(walk.damages()) == (twin is None), (number, walk.damages())
             assert walk.damage_count >= len(walk.damages())
@@ -148,3 +154,8 @@ def test_more_damages_than_are_kept_are_counted(tmp_path: Path) -> None:
             walk.walk(1 << 50, 1)
         assert (walk.damage_count, len(walk.damages())) == (100, 64)
         assert walk.damages()[0] == (1 << 50, TEXTS[0])
+
+
+def test_a_window_has_whole_pages() -> None:
+    with pytest.raises(ValueError, match="no whole number of pages"):
+        PageWalk(0, PAGE, 1, window_bytes=PAGE + 1)

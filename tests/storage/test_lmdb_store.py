@@ -276,7 +276,7 @@ def test_the_map_does_not_grow_under_an_image_that_is_being_made(
         assert "map is full" in str(opened.checkpoint(changes, StoreMeta(2)))
         error = opened.checkpoint(changes, StoreMeta(2))
         assert isinstance(error, StoreFull)
-        assert "snapshot that is being made" in str(error)
+        assert "no snapshot is being made" in str(error)
         go_on.set()
         opened.run_one()
         (image,) = images
