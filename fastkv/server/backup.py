@@ -30,6 +30,8 @@ MAX_BACKUPS = 4
 """At a time. Each holds old pages of the store."""
 SPARE_S = 0.005
 """What was not sent in so much time may be made up for: timers are not exact."""
+SHORTEST_S = 0.002
+"""Of a wait. The loop's timers know milliseconds: for less it would come back at once, and again, and again."""
 GONE = b"that snapshot is gone; begin again"
 
 
@@ -41,8 +43,8 @@ class Pace:
         self._due_s = 0.0
 
     def wait_s(self, now_s: float) -> float:
-        """How long to wait until more may be sent."""
-        return max(0.0, self._due_s - now_s)
+        """How long to wait until more may be sent; 0 for not at all."""
+        return max(SHORTEST_S, self._due_s - now_s) if self._due_s > now_s else 0.0
 
     def sent(self, now_s: float, nbytes: int) -> None:
         """So much was sent."""
