@@ -22,9 +22,9 @@ from pathlib import Path
 
 from xxhash import xxh3_64, xxh3_64_intdigest
 
-from fastkv.errors import BackupExists, BadBackup, DamagedStore, NoSpace, StorageError
-from fastkv.kv.store import ImageInfo
-from fastkv.storage.lmdb_image import KIND, READ_BYTES, read_meta
+from fastkv.errors import BackupExists, BadBackup, NoSpace, StorageError
+from fastkv.kv.store import ImageInfo, StoreMeta
+from fastkv.storage.lmdb_image import KIND, READ_BYTES
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
 from fastkv.storage.past_cache import PieceWriter
 from fastkv.storage.sync import lacks_space, sync_directory, sync_file
@@ -131,16 +131,23 @@ def copy_image(source: int, target: int, backup: Backup, path: Path, progress: P
 
 def verify_image(path: Path, backup: Backup) -> None:
     """Hold the image at the beginning of a file against what is said of it: pages, content, and how far it goes."""
-    try:
-        verify(path, content_limit_bytes=EVERYTHING, is_compacted=True)
-        meta, identity = read_meta(path)
-    except (DamagedStore, StorageError) as error:
-        raise BadBackup(f"{path} is not whole: {error}") from error
+    meta, cluster, node = _look_into(path)
     said = (backup.index, backup.term, backup.revision, backup.keys, backup.state_hash, backup.cluster, backup.node)
-    cluster, _, node = identity.decode(errors="replace").partition("\0")
     found = (meta.applied_index, meta.applied_term, meta.revision, meta.key_count, f"{meta.state_hash:016x}")
     if said != (*found, cluster, node):
         raise BadBackup(f"{path} is not what it says that it is")
+
+
+def _look_into(path: Path) -> tuple[StoreMeta, str, str]:
+    """How far the image goes, the cluster, and the node that it is of; all of it is read. BadBackup, OSError."""
+    try:
+        found = verify(path, content_limit_bytes=EVERYTHING, is_compacted=True)
+    except StorageError as error:
+        raise BadBackup(f"{path} is not whole: {error}") from error
+    if found.meta is None:
+        raise BadBackup(f"{path} is no store of fastkv")
+    cluster, _, node = found.identity.decode(errors="replace").partition("\0")
+    return found.meta, cluster, node
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -173,7 +180,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 class BackupWriter:
-    """Takes in an image, under another name. `finish` makes a backup of it, `abort` leaves nothing.
+    """Takes in a stream (see `lmdb_stream`), under another name. `finish` makes a backup of it, `abort` leaves nothing.
 
     NoSpace where there is no room: then nothing is left, either. OSError where the disk fails.
     """
@@ -182,6 +189,7 @@ class BackupWriter:
         if image.kind != KIND:
             raise BadBackup(f"the node makes snapshots of kind {image.kind!r}; this fastkv knows {KIND!r}")
         self._image = image
+        self._announced = (image.applied_index, image.applied_term, image.checksum)
         self._directory = directory
         remove_leftovers(directory)
         self._unfinished = directory / f".{secrets.token_hex(8)}{PART_SUFFIX}"
@@ -209,15 +217,15 @@ class BackupWriter:
         image, path = self._image, self._unfinished
         try:
             self._pieces.flush()
-            if (self.nbytes, self._checksum.intdigest()) != (image.nbytes, image.checksum):
-                raise BadBackup("what was received is not what the node has sent: its checksum is wrong")
-            meta, identity = read_meta(path)
-            cluster, _, node = identity.decode(errors="replace").partition("\0")
+            if self.nbytes != image.nbytes:
+                raise BadBackup(f"{self.nbytes} bytes were received, and {image.nbytes} announced")
+            meta, cluster, node = _look_into(path)
+            if (meta.applied_index, meta.applied_term, meta.state_hash) != self._announced:
+                raise BadBackup("what was received is not the snapshot that was announced")
             backup = Backup(
                 cluster, node, meta.applied_index, meta.applied_term, meta.revision, meta.key_count,
-                f"{meta.state_hash:016x}", image.nbytes, f"{image.checksum:016x}", image.kind, made_at,
+                f"{meta.state_hash:016x}", image.nbytes, f"{self._checksum.intdigest():016x}", image.kind, made_at,
             )  # fmt: skip
-            verify_image(path, backup)
             self._pieces.write(encode_trailer(backup))
             self._pieces.flush()
             sync_file(self._fd)

@@ -87,9 +87,12 @@ class Survey:
     """What was found in a store's file."""
 
     nbytes: int = 0
+    page_bytes: int = 0
     pages: int = 0
     used_pages: int = 0
     free_pages: int = 0
+    compacted_pages: int = 0
+    """What a copy without free pages has, and without the list of them."""
     meta: StoreMeta | None = None
     """How far the store goes; None where that cannot be read."""
     identity: bytes = b""
@@ -264,6 +267,7 @@ class _Surveyor:
             walk.mark(number)
         lists: list[tuple[bytes, int, bytes]] = []
         self._walk(walk, meta.free, "the list of free pages", numbers=True, items=lists)
+        list_pages = walk.used_count - META_PAGES
         named: list[tuple[bytes, int, bytes]] = []
         self._walk(walk, meta.main, "the main tree", items=named)
         records: dict[bytes, list[tuple[bytes, int, bytes]]] = {name: [] for name in NAMES}
@@ -282,6 +286,8 @@ class _Surveyor:
         if walk.damage_count > len(walk.damages()):
             self._wrong(f"{walk.damage_count - len(walk.damages())} more pages are damaged")
         result.used_pages = walk.used_count
+        result.compacted_pages = walk.used_count - list_pages
+        result.page_bytes = meta.page_bytes
         self._check_free(walk, lists, meta)
         if not result.damages:
             self._check_records({key: value for key, _, value in records[b"meta"]}, records[b"sessions"], entries)

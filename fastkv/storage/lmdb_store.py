@@ -228,7 +228,7 @@ class LmdbStore:
         """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
         if self._views:
             raise StorePinned("the store's map has to grow, and listings hold it open; they expire")
-        self._streams.end()             # who is too slow has to begin again; writes have nowhere else to go
+        self._streams.end()             # whoever is too slow begins again; writes have nowhere else to go
         if self._image_wanted or self._streams.reading:     # a thread reads the map that would be taken away under it
             raise StoreFull("the store's map has to grow, once no snapshot is being made of it")
         if not can_map(self._wanted_map_bytes):
@@ -255,10 +255,15 @@ class LmdbStore:
 
     def _write(self, changes: Changes, meta: StoreMeta) -> None:
         with self._environment.begin(write=True) as transaction:
-            for database, items in ((self.data, changes.data), (self._sessions_db, changes.sessions)):
-                with transaction.cursor(database) as cursor:
-                    write_in_bursts(cursor, items(), changes.urgent)
-            transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
+            try:
+                for database, items in ((self.data, changes.data), (self._sessions_db, changes.sessions)):
+                    with transaction.cursor(database) as cursor:
+                        write_in_bursts(cursor, items(), changes.urgent)
+                transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
+            except BaseException:
+                if self._streams.reading:       # the package ends a failed transaction only once no copy is under way
+                    self._poster(self._streams.end)
+                raise
 
     def _free_bytes(self) -> int:
         """What the file system has left."""
@@ -293,8 +298,6 @@ class LmdbStore:
         if isinstance(error, lmdb.MapFullError):
             self._wanted_map_bytes = 2 * self._environment.info()["map_size"]
             error = StoreFull(f"the store's map is full; it grows to {self._wanted_map_bytes} bytes")
-        elif isinstance(error, StoreFull):
-            self._streams.end()         # they keep old pages from being written again
         elif error is None:
             # A transaction sees the state of its begin: look at the new one from now on.
             self._reader.abort()
@@ -371,6 +374,7 @@ class LmdbStore:
     def close(self) -> None:
         """Finish the checkpoint under way, then let go of the files. Views must be closed before."""
         self._closed = True
+        self._streams.end()
         self._jobs.put(None)
         self._thread.join()
         if self._image_wanted:

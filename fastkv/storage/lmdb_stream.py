@@ -1,8 +1,8 @@
 """An image of the store that goes straight to whoever asked for it, without a file: LMDB's compacted copy, in a pipe.
 
-One read transaction, on a thread: the store is verified as of that transaction, then copied twice. The first copy is
-only measured and checksummed, so that the receiver is told beforehand what there will be; LMDB writes the same bytes
-every time from the same transaction. The second waits in the pipe for whoever takes it, part by part, in order.
+One read transaction, on a thread: the store is verified as of that transaction, which also says how long a copy will
+be. Then LMDB writes the copy, which waits in the pipe for whoever takes it, part by part, in order. Its checksum is not
+known beforehand: it goes by the hash of its state, and whoever takes it in verifies that.
 
 A file would be kinder to the store: a transaction that is open keeps the pages that it sees, and the map may not grow
 under it. But a backup of a running node is to cost its writers little, and a second copy on the same disk, synced, read
@@ -16,11 +16,9 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lmdb
-from xxhash import xxh3_64
 
 from fastkv.errors import StorageError
 from fastkv.kv.store import ImageInfo, StoreMeta
@@ -45,7 +43,7 @@ class LmdbStream:
 
     def __init__(self, environment: lmdb.Environment, ready: Callable[[BaseException | None], object]) -> None:
         self.info: ImageInfo
-        """What there will be, once it is ready."""
+        """What there will be, once it is ready. For a checksum it has the state's hash."""
         self.offset = 0
         """Bytes that were taken."""
         self.on_close: Callable[[], None] = lambda: None
@@ -118,7 +116,9 @@ class LmdbStream:
             with self._environment.begin() as transaction:      # its pages stay what they are while it is open
                 data = Path(self._environment.path()) / DATA_FILE
                 found = verify(data, content_limit_bytes=EVERYTHING, transaction=transaction.id())
-                self.info = self._measured(transaction, found.meta or StoreMeta())
+                meta = found.meta or StoreMeta()
+                nbytes = found.compacted_pages * found.page_bytes
+                self.info = ImageInfo(meta.applied_index, meta.applied_term, nbytes, meta.state_hash, KIND)
                 reader, writer = _pipe()
                 self._begin(reader)
                 announced = True
@@ -131,29 +131,6 @@ class LmdbStream:
         finally:
             if writer >= 0:
                 os.close(writer)                # behind what it tells of
-
-    def _measured(self, transaction: lmdb.Transaction[bytes], meta: StoreMeta) -> ImageInfo:
-        reader, writer = _pipe()
-        with ThreadPoolExecutor(1, "checksum") as executor:
-            measured = executor.submit(self._checksum, reader)
-            try:
-                self._environment.copyfd(writer, compact=True, txn=transaction)
-            finally:
-                os.close(writer)
-                digest, nbytes = measured.result()
-        return ImageInfo(meta.applied_index, meta.applied_term, nbytes, digest, KIND)
-
-    def _checksum(self, reader: int) -> tuple[int, int]:
-        """xxh3_64 of what comes through the pipe, and its length. Closes the pipe, early where the stream is closed."""
-        checksum, nbytes = xxh3_64(), 0
-        piece = memoryview(bytearray(PIPE_BYTES))
-        try:
-            while not self._ended and (got := os.readv(reader, [piece])):
-                checksum.update(piece[:got])
-                nbytes += got
-        finally:
-            os.close(reader)
-        return checksum.intdigest(), nbytes
 
     def _begin(self, reader: int) -> None:
         os.set_blocking(reader, False)

@@ -65,7 +65,7 @@ class Opened:
     def checkpoint(self, changes: Items, meta: StoreMeta) -> BaseException | None:
         """Write a checkpoint and wait for its outcome."""
         outcome = self.start(changes, meta)
-        if not outcome:
+        while not outcome:
             self.run_one()
         assert len(outcome) == 1
         return outcome[0]

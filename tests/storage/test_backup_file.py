@@ -25,7 +25,8 @@ from fastkv.storage.backup_file import (
 )
 from tests.storage.logs import patch
 from tests.storage.stores import Opened
-from tests.storage.test_images import image_of, numbered
+from tests.storage.test_images import numbered
+from tests.storage.test_lmdb_stream import begin, take_all
 
 MADE_AT = "2026-11-27T19:30:00Z"
 KEYS = numbered(2000)
@@ -37,10 +38,10 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageInfo, bytes]:
     """What a node sends."""
     with Opened(tmp_path_factory.mktemp("node") / "store", cluster="shop", node_id="node-2") as node:
         assert node.checkpoint(KEYS, META) is None
-        image = image_of(node)
-        content = image.read(0, image.info.nbytes)
-        image.close()
-        return image.info, content
+        stream = begin(node)
+        content = take_all(stream)
+        stream.close()
+        return stream.info, content
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +142,12 @@ def test_no_other_file_is_overwritten(tmp_path: Path, sent: tuple[ImageInfo, byt
 
 def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path, sent: tuple[ImageInfo, bytes]) -> None:
     info, content = sent
-    for wrong in (content[:-1], content + b"\0", bytes([content[0] ^ 1]) + content[1:], b""):
-        with pytest.raises(BadBackup, match="not what the node has sent"):
+    for wrong in (content[:-1], content + b"\0", b""):
+        with pytest.raises(BadBackup, match="bytes were received, and"):
             save(tmp_path, info, wrong)
+    for announced in (replace(info, applied_index=701), replace(info, applied_term=2), replace(info, checksum=1)):
+        with pytest.raises(BadBackup, match="not the snapshot that was announced"):
+            save(tmp_path, announced, content)
     with pytest.raises(BadBackup, match="kind 'other'"):
         save(tmp_path, replace(info, kind="other"), content)
     assert names(tmp_path) == []
