@@ -76,7 +76,8 @@ cdef struct Key:
 cdef class PageWalk:
     """The pages of one file. Each walk marks the pages that it uses; none may be used by two.
 
-    `pages` is how many there are in the file; with `window_bytes` they are in the order of the walk. OSError is not raised: a page that cannot be read is damage.
+    `pages` is how many there are in the file; with `window_bytes` they are in the order of the walk. OSError is not
+    raised: a page that cannot be read is damage.
     """
 
     cdef PageReader reader

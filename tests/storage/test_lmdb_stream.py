@@ -83,7 +83,7 @@ def test_a_stream_is_of_one_checkpoint_and_does_not_stop_the_next(tmp_path: Path
         stream = begin(opened)
         first = take(stream, 5000)
         for index in (2, 3):
-            opened.write({key: b"%d" % index for key in LARGE}, index)
+            opened.write(dict.fromkeys(LARGE, b"%d" % index), index)
         assert first + take_all_behind(stream) == whole(image)
         image.close()
         stream.close()
