@@ -20,8 +20,9 @@ from fastkv.client.settings import Settings
 from fastkv.errors import ProtocolError, Timeout, Unavailable, error_for
 from fastkv.wire.backup import BackupAsk, SnapshotChunk, decode_snapshot_chunk, encode_backup_ask
 
-CHUNK_BYTES = 256 * 1024
-AHEAD = 8
+CHUNK_BYTES = 120 * 1024
+"""Below what the allocator maps anew for every block: such memory costs more than the bytes that are put there."""
+AHEAD = 16
 """Parts that are asked for and not here yet."""
 
 
