@@ -330,7 +330,7 @@ class BackupSettings:
         10, "s", 1, 3600, "How often what has been added to the log is archived: as much may be missing after a loss."
     )
     max_bytes_per_s: int = _whole(
-        168 * MIB, "bytes", 1 * MIB, 64 * GIB,
+        152 * MIB, "bytes", 1 * MIB, 64 * GIB,
         "Backups are sent no faster than this in a second, all that are taken from this node together.",
     )  # fmt: skip
 
