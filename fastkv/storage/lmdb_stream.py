@@ -92,11 +92,12 @@ class LmdbStream:
 
     def close(self) -> None:
         """Let go of it; its thread ends soon. Idempotent."""
+        if self._fd >= 0:
+            self.on_close()
         with self._lock:
             self._ended = True
             fd, self._fd = self._fd, -1
         if fd >= 0:
-            self.on_close()
             os.close(fd)        # whoever writes into the pipe is told
 
     @property

@@ -101,7 +101,7 @@ def test_the_store_ends_it_where_its_map_has_to_grow(tmp_path: Path) -> None:
         opened.write(LARGE, 1)
         stream = begin(opened)
         told: list[bool] = []
-        stream.on_close = lambda: told.append(True)
+        stream.on_close = lambda: told.append(stream.fileno() >= 0)     # so that nobody waits for it any more
         more: Items = {b"more %06d" % number: bytes(1000) for number in range(4000)}
         outcomes = []
         while (error := opened.checkpoint(more, StoreMeta(2))) is not None:
