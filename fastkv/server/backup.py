@@ -108,14 +108,10 @@ class BackupServer:
 
     def _begin(self, client: Hashable, ask: BackupAsk, deliver: Deliver) -> None:
         self.forget(client)
-        now_s = self._loop.time()
-        for other in [other for other, backup in self._backups.items() if now_s - backup.used_s > IDLE_S]:
-            if self._backups[other].stream is not None:      # else it is being made
-                self.forget(other)
         if len(self._backups) >= MAX_BACKUPS:
             deliver(Status.OVERLOADED, f"{MAX_BACKUPS} backups are being taken from this node already".encode())
             return
-        backup = self._backups[client] = _Backup(now_s)
+        backup = self._backups[client] = _Backup(self._loop.time())
 
         def fail(status: int, text: bytes = b"") -> None:
             if self._backups.get(client) is backup:
@@ -142,6 +138,7 @@ class BackupServer:
                 stream.on_close = lambda: self._closed(backup)
                 backup.asks.append((ask, deliver))
                 self._serve(backup)
+                self._end_if_idle(client, backup)
 
         ingress = self._node.ingress
         if ingress.refuse_reads:
@@ -150,6 +147,17 @@ class BackupServer:
             confirmed()
         else:
             ingress.add_read_task(confirmed, fail)
+
+    def _end_if_idle(self, client: Hashable, backup: _Backup) -> None:
+        """Look now and then; what is held for nobody keeps the store's old pages."""
+        if self._backups.get(client) is not backup:
+            return
+        idle_s = self._loop.time() - backup.used_s
+        if idle_s >= IDLE_S and not backup.asks:
+            self.forget(client)
+        else:
+            wait_s = IDLE_S if backup.asks else IDLE_S - idle_s
+            self._loop.call_later(max(wait_s, SHORTEST_S), self._end_if_idle, client, backup)
 
     def _what_failed(self, error: BaseException | None) -> tuple[int, bytes]:
         if isinstance(error, DamagedStore):

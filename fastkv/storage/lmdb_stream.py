@@ -12,6 +12,7 @@ the store needs its room.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -145,7 +146,8 @@ class LmdbStream:
 
 def _pipe() -> tuple[int, int]:
     reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    with contextlib.suppress(PermissionError):      # the system allows less: a smaller one does, too
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return reader, writer
 
 

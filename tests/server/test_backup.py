@@ -15,6 +15,7 @@ from fastkv._core.codes import Status
 from fastkv._core.state_hash import hash_of
 from fastkv.kv.store import Changes, StoreMeta
 from fastkv.node import Node
+from fastkv.server import backup
 from fastkv.server.backup import SPARE_S, BackupServer, Pace
 from fastkv.storage.lmdb_store import LmdbStore
 from fastkv.wire.backup import BackupAsk, SnapshotChunk, decode_snapshot_chunk, encode_backup_ask
@@ -147,6 +148,23 @@ def test_a_client_that_goes_leaves_nothing(run: Callable[..., Any]) -> None:
         assert (status, body) == (Status.KEY_NOT_FOUND, b"that snapshot is gone; begin again")
 
     run(work, 1e6)
+
+
+def test_one_that_nobody_asks_for_any_more_is_let_go_of(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "IDLE_S", 0.05)
+
+    async def work(served: Served) -> None:
+        first = await served.begin()
+        (stream,) = served.store._streams._streams
+        asked_at = time.monotonic()
+        await asyncio.wait_for(asyncio.to_thread(stream.join), 60)
+        assert time.monotonic() - asked_at >= 0.04
+        status, _ = await served.next(first, CHUNK)
+        assert status == Status.KEY_NOT_FOUND
+
+    run(work)
 
 
 @pytest.mark.parametrize("step_s", [0.0, 0.0003, 0.002, 0.004])
