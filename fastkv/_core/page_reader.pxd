@@ -1,3 +1,5 @@
+# Pages of a file, for walks over them: see page_reader.pyx.
+
 from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:

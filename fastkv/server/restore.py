@@ -210,18 +210,14 @@ def _fingerprint(cluster: str, meta: StoreMeta) -> str:
 
 
 def _copy_store(file: Path, backup: Backup, store: Path, progress: Progress) -> None:
-    source = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    data = store / DATA_FILE
+    copy = os.open(data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        data = store / DATA_FILE
-        copy = os.open(data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            copy_image(source, copy, backup, file, progress)
-            sync_file(copy)
-        finally:
-            os.close(copy)
-        verify_image(data, backup)
+        copy_image(file, copy, backup, progress)
+        sync_file(copy)
     finally:
-        os.close(source)
+        os.close(copy)
+    verify_image(data, backup)
 
 
 # -- on to a later moment ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import secrets
 import struct
@@ -24,9 +25,9 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from fastkv.errors import BackupExists, BadBackup, NoSpace, StorageError
 from fastkv.kv.store import ImageInfo, StoreMeta
-from fastkv.storage.lmdb_image import KIND, READ_BYTES
+from fastkv.storage.lmdb_image import KIND
 from fastkv.storage.lmdb_pages import EVERYTHING, verify
-from fastkv.storage.past_cache import PieceWriter
+from fastkv.storage.past_cache import PIECE_BYTES, PieceWriter, open_for_reading
 from fastkv.storage.sync import lacks_space, sync_directory, sync_file
 
 MAGIC = b"fkvback1"
@@ -105,26 +106,31 @@ def read_backup(path: Path) -> Backup:
 def verify_backup(path: Path, progress: Progress = no_progress) -> Backup:
     """Read all of it: that it is what was written, and what was written is a whole state. BadBackup, OSError."""
     backup = read_backup(path)
-    with path.open("rb") as file:
-        copy_image(file.fileno(), -1, backup, path, progress)
+    copy_image(path, -1, backup, progress)
     verify_image(path, backup)
     return backup
 
 
-def copy_image(source: int, target: int, backup: Backup, path: Path, progress: Progress = no_progress) -> None:
-    """Read the image from a descriptor, and write it to another where that is not -1. BadBackup, OSError."""
+def copy_image(path: Path, target: int, backup: Backup, progress: Progress = no_progress) -> None:
+    """Read the image, and write it to a descriptor where that is not -1. BadBackup, OSError."""
     checksum, done = xxh3_64(), 0
-    while done < backup.image_bytes:
-        piece = os.pread(source, min(READ_BYTES, backup.image_bytes - done), done)
-        if not piece:
-            raise BadBackup(f"{path} has ended after {done} bytes while it was read")
-        checksum.update(piece)
-        if target >= 0:
-            write_all(target, piece)
-            if done // WRITEBACK_BYTES != (done + len(piece)) // WRITEBACK_BYTES:
-                sync_file(target, data_only=True)
-        done += len(piece)
-        progress(done, backup.image_bytes)
+    source = open_for_reading(path)
+    try:
+        with mmap.mmap(-1, PIECE_BYTES) as memory, memoryview(memory) as whole:
+            while done < backup.image_bytes:
+                got = min(os.preadv(source, [whole], done), backup.image_bytes - done)
+                if not got:
+                    raise BadBackup(f"{path} has ended after {done} bytes while it was read")
+                with whole[:got] as piece:
+                    checksum.update(piece)
+                    if target >= 0:
+                        write_all(target, piece)
+                if target >= 0 and done // WRITEBACK_BYTES != (done + got) // WRITEBACK_BYTES:
+                    sync_file(target, data_only=True)
+                done += got
+                progress(done, backup.image_bytes)
+    finally:
+        os.close(source)
     if f"{checksum.intdigest():016x}" != backup.image_checksum:
         raise BadBackup(f"{path} was altered: its checksum is not {backup.image_checksum}")
 
@@ -152,9 +158,10 @@ def _look_into(path: Path) -> tuple[StoreMeta, str, str]:
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write at the descriptor's place."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
+    done = 0
+    with memoryview(data) as left:
+        while done < len(left):
+            done += os.write(fd, left[done:])
 
 
 def give_name(unfinished: Path, final: Path) -> None:

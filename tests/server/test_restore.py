@@ -27,7 +27,7 @@ from tests.storage.logs import CLUSTER, NODE, write
 from tests.storage.stores import Opened
 from tests.storage.test_archive import Kept, archived, the_run
 from tests.storage.test_backup_file import save
-from tests.storage.test_images import image_of
+from tests.storage.test_lmdb_stream import begin, take_all
 
 BACKUP_AT = 30
 LAST = 96
@@ -85,9 +85,9 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         writing.go_on(BACKUP_AT)
         life.start_checkpoint()
         life.finish_checkpoint()
-        image = image_of(life.opened)
-        backup, said = save(path, image.info, image.read(0, image.info.nbytes))
-        image.close()
+        stream = begin(life.opened)
+        backup, said = save(path, stream.info, take_all(stream))
+        stream.close()
         writing.go_on(LAST)
         kept.until_closed_ones_are_there()
     life.machine.close()
