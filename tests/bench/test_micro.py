@@ -19,6 +19,7 @@ MICRO = ROOT / "bench" / "micro"
 NOT_MEASURED = {
     "codes": "constants",
     "loadgen": "it measures: `python -m bench` runs it against nodes, and it reports its own CPU time",
+    "page_reader": "it has no methods for Python: bench_lmdb_walk reads through it, page by page and window by window",
 }
 MODULES = sorted(path.stem for path in CORE.glob("*.pyx"))
 
