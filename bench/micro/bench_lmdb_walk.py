@@ -37,7 +37,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize("window_bytes", [0, 1 << 20], ids=["paged", "windowed"])
 @pytest.mark.parametrize("content", [False, True], ids=["pages", "content"])
 def bench_walk(measure: Measure, file: int, content: bool, window_bytes: int) -> None:
-    """All pages of the tree, one by one or a megabyte at a time; with the content, the digest of each record as well."""
+    """All pages of the tree, one by one or many at a time; with the content, the digest of each record as well."""
     nbytes = os.fstat(file).st_size
     newest = max((meta for meta in read_metas(file, nbytes) if isinstance(meta, MetaPage)), key=lambda m: m.transaction)
 
