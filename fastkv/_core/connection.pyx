@@ -6,6 +6,9 @@ other frames go to the owner, as Python calls. Answers gather in `out` and leave
 directly on the socket while the transport has nothing queued, through the transport when the kernel's buffer is full.
 """
 
+import os
+import socket
+
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -174,7 +177,7 @@ cdef class Connection(Sink):
         cdef uint8_t* at
         cdef bytes text
         if status == Status.OK and self.transport is not None and (
-                opcode == Opcode.GET or opcode == Opcode.SCAN or opcode == Opcode.BACKUP) and (
+                opcode == Opcode.GET or opcode == Opcode.SCAN) and (
                 self.unread_bytes() > UNREAD_FACTOR * self.output_limit_bytes):
             text = text_for(Status.OVERLOADED)
             return self.answer(
@@ -251,6 +254,19 @@ cdef class Connection(Sink):
             self.flush()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
+
+    def detach(self):
+        """Hand the socket over, once all answers are with the kernel; None where they are not. Closed in any case.
+
+        The socket is a duplicate, as the loop closes its own.
+        """
+        cdef object taken = None
+        if self.transport is not None:
+            self.flush()
+        if self.transport is not None and not self.transport.is_closing() and self.unread_bytes() == 0:
+            taken = socket.socket(fileno=os.dup(self.fd))
+        self.abort()
+        return taken
 
     def abort(self):
         """Close at once."""

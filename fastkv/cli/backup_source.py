@@ -9,17 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from fastkv.cli.endpoints import ask_status_of
 from fastkv.client.addresses import Address, parse_endpoints
 from fastkv.client.backup import Download
 from fastkv.client.settings import Settings
-from fastkv.errors import FastKVError, NotDone, Unavailable, WrongCluster
+from fastkv.errors import FastKVError, NotDone, Timeout, Unavailable, WrongCluster
+from fastkv.kv.store import ImageInfo
 from fastkv.server import backups
+from fastkv.wire.backup import BackupOffer
 
 CONNECT_TIMEOUT_S = 3.0
 
 
-async def fetch(
+def fetch(
     endpoints: str,
     directory: Path,
     name: Callable[[Any], Path],
@@ -34,23 +38,27 @@ async def fetch(
     """
     settings = Settings(connect_timeout_s=CONNECT_TIMEOUT_S, cluster=cluster, follow_leader=False)
     failures: dict[str, FastKVError] = {}
-    for address in await _in_order(parse_endpoints(endpoints)):
+    for address in uvloop.run(_in_order(parse_endpoints(endpoints))):
         try:
-            download = await Download.open(address, settings, stale=stale, timeout_s=timeout_s)
+            download = uvloop.run(Download.open(address, settings, stale=stale, timeout_s=timeout_s))
         except (NotDone, WrongCluster) as error:
             failures[str(address)] = error
             continue
         try:
-            return await backups.take_in(download.first, download.parts(), directory, name, on_progress)
-        except Unavailable as error:
+            return backups.take_in(_image(download.offer), download.pieces, directory, name, on_progress)
+        except (Unavailable, Timeout) as error:
             failures[str(address)] = error
         finally:
-            await download.close()
+            download.close()
     if len(failures) == 1 or len({type(error) for error in failures.values()}) == 1:
         kind = type(next(iter(failures.values())))
     else:
         kind = Unavailable
     raise kind("no backup could be taken: " + "; ".join(f"{address}: {error}" for address, error in failures.items()))
+
+
+def _image(offer: BackupOffer) -> ImageInfo:
+    return ImageInfo(offer.index, offer.term, offer.nbytes, offer.state_hash, offer.kind)
 
 
 async def _in_order(addresses: list[Address]) -> list[Address]:

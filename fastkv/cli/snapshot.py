@@ -83,8 +83,6 @@ def save(
       fastkv snapshot save cluster.fkvbackup
       fastkv snapshot save --directory /backup --keep 14
     """
-    import uvloop
-
     from fastkv.cli.backup_source import fetch
     from fastkv.server import backups
 
@@ -101,7 +99,7 @@ def save(
         def name(backup: Any) -> Path:
             return file if file is not None else backups.dated(place, backup)
 
-        saved = uvloop.run(fetch(endpoints, place, name, cluster, stale, timeout_s, on_progress))
+        saved = fetch(endpoints, place, name, cluster, stale, timeout_s, on_progress)
         if directory is not None and keep:
             removed = backups.retain(directory, keep, Path(saved["file"]))
             if archive is not None:

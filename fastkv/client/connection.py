@@ -10,6 +10,8 @@ be told when things end badly: a write that was never sent was certainly not don
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -216,6 +218,20 @@ class Connection(asyncio.BufferedProtocol):
         """Take no new requests; close once the last answer is there."""
         self._retired = True
         self._close_if_retired()
+
+    def detach(self) -> socket.socket:
+        """Hand the socket over, blocking, where no request is under way: the connection ends.
+
+        ConnectionLostError where it has ended already.
+        """
+        assert not self._pending, "answers are due on this connection"
+        if self._transport is None or self._reason is not None:
+            raise ConnectionLostError(self._reason or ClientClosed(), sent=False)
+        # A duplicate: the loop closes its own.
+        taken = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        self.lose(ClientClosed("its socket was handed over"))
+        taken.setblocking(True)
+        return taken
 
     def _close_if_retired(self) -> None:
         if self._retired and not self._pending and self._reason is None:

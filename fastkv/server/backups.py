@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +20,10 @@ from fastkv.storage.backup_file import (
     read_backup,
     verify_backup,
 )
-from fastkv.wire.backup import SnapshotChunk
 
 SUFFIX = ".fkvbackup"
+Room = Callable[[], memoryview]
+"""Gives memory for what comes next."""
 _NAME = re.compile(r"(?P<cluster>.+)-(?P<when>\d{8}T\d{6}Z)-(?P<index>\d+)\.fkvbackup")
 
 
@@ -37,25 +37,24 @@ def status(path: Path, progress: Progress = no_progress) -> dict[str, Any]:
     return describe(path, verify_backup(path, progress))
 
 
-async def take_in(
-    first: SnapshotChunk,
-    parts: AsyncGenerator[bytes | memoryview, None],
+def take_in(
+    image: ImageInfo,
+    pieces: Callable[[Room], Iterator[int]],
     directory: Path,
     name: Callable[[Backup], Path],
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write a snapshot that comes in parts into a file of `directory`, verify it, and give it its name.
+    """Take a snapshot piece by piece into a file of `directory`, verify it, and give it its name.
 
-    BadBackup, BackupExists and NoSpace leave nothing, as does whatever ends the parts.
+    `pieces` puts each into the room that it is given, and yields its length. BadBackup, BackupExists and NoSpace leave
+    nothing, as does whatever ends the pieces.
     """
-    image = ImageInfo(first.index, first.term, first.total_bytes, first.checksum, first.kind)
     made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     writer = BackupWriter(directory, image)
     try:
-        async with aclosing(parts):
-            async for data in parts:
-                writer.write(data)
-                progress(writer.nbytes, image.nbytes)
+        for nbytes in pieces(writer.room):
+            writer.filled(nbytes)
+            progress(writer.nbytes, image.nbytes)
         return describe(*writer.finish(made_at, name))
     finally:
         writer.abort()

@@ -164,12 +164,7 @@ class Runtime:
             config,
             self.node,
             self.service,
-            BackupServer(
-                self.node,
-                self.store,
-                chunk_bytes=config.raft.snapshot_chunk_bytes,
-                bytes_per_s=config.backup.max_bytes_per_s,
-            ),
+            BackupServer(self.node, self.store, bytes_per_s=config.backup.max_bytes_per_s),
             disk=directory.disk,
             restored=directory.restored,
             on_peer=self.links.nudge,

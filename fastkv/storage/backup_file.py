@@ -210,11 +210,15 @@ class BackupWriter:
         """Bytes of the image that are here."""
         return self._pieces.nbytes
 
-    def write(self, data: bytes | memoryview) -> None:
-        """The next bytes."""
+    def room(self) -> memoryview:
+        """Memory for the next bytes: put some there, and say how many to `filled`."""
+        return self._pieces.room()
+
+    def filled(self, nbytes: int) -> None:
+        """So many bytes of `room` are the next ones."""
+        self._checksum.update(self._pieces.room()[:nbytes])
         try:
-            self._pieces.write(data)
-            self._checksum.update(data)
+            self._pieces.filled(nbytes)
         except OSError as error:
             self._failed(error)
             raise

@@ -62,17 +62,25 @@ class PieceWriter:
         self._thread = ThreadPoolExecutor(1, "piece")
         self._writing: Future[None] | None = None
 
+    def room(self) -> memoryview:
+        """Memory for the next bytes: put some there, and say how many to `filled`."""
+        return self._piece[self._gathered :]
+
+    def filled(self, nbytes: int) -> None:
+        """So many bytes of `room` are the next ones."""
+        self.nbytes += nbytes
+        self._gathered += nbytes
+        if self._gathered == PIECE_BYTES:
+            self._hand_over()
+
     def write(self, data: bytes | memoryview) -> None:
-        """The next bytes."""
+        """The next bytes, from elsewhere."""
         left = memoryview(data)
-        self.nbytes += len(left)
         while left:
-            room = PIECE_BYTES - self._gathered
-            some, left = left[:room], left[room:]
-            self._piece[self._gathered : self._gathered + len(some)] = some
-            self._gathered += len(some)
-            if self._gathered == PIECE_BYTES:
-                self._hand_over()
+            room = self.room()
+            some, left = left[: len(room)], left[len(room) :]
+            room[: len(some)] = some
+            self.filled(len(some))
 
     def flush(self) -> None:
         """Have everything in the file. It is not synced."""

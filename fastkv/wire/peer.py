@@ -194,11 +194,6 @@ def decode_snapshot_ask(body: bytes) -> SnapshotAsk:
 
 def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
     """The frame that brings bytes of a snapshot."""
-    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, 0, 0, encode_snapshot_chunk_body(chunk))
-
-
-def encode_snapshot_chunk_body(chunk: SnapshotChunk) -> bytes:
-    """What that frame says: also the answer to BACKUP."""
     kind = chunk.kind.encode()
     header = SNAPSHOT_CHUNK_HEADER.pack(
         chunk.index,
@@ -211,7 +206,7 @@ def encode_snapshot_chunk_body(chunk: SnapshotChunk) -> bytes:
         0,
         len(chunk.data),
     )
-    return b"".join((header, kind, chunk.data))
+    return encode_frame(Opcode.SNAPSHOT_CHUNK, 0, 0, 0, b"".join((header, kind, chunk.data)))
 
 
 def encode_no_snapshot(status: int) -> bytes:

@@ -27,7 +27,7 @@ from tests.storage.logs import CLUSTER, NODE, write
 from tests.storage.stores import Opened
 from tests.storage.test_archive import Kept, archived, the_run
 from tests.storage.test_backup_file import save
-from tests.storage.test_lmdb_stream import begin, take_all
+from tests.storage.streams import begin, take_all
 
 BACKUP_AT = 30
 LAST = 96
@@ -86,7 +86,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         life.start_checkpoint()
         life.finish_checkpoint()
         stream = begin(life.opened)
-        backup, said = save(path, stream.info, take_all(stream))
+        backup, said = save(path, stream.info, take_all(life.opened, stream))
         stream.close()
         writing.go_on(LAST)
         kept.until_closed_ones_are_there()

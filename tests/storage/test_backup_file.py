@@ -26,7 +26,7 @@ from fastkv.storage.backup_file import (
 from tests.storage.logs import patch
 from tests.storage.stores import Opened
 from tests.storage.test_images import numbered
-from tests.storage.test_lmdb_stream import begin, take_all
+from tests.storage.streams import begin, take_all
 
 MADE_AT = "2026-11-27T19:30:00Z"
 KEYS = numbered(2000)
@@ -39,8 +39,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageInfo, bytes]:
     with Opened(tmp_path_factory.mktemp("node") / "store", cluster="shop", node_id="node-2") as node:
         assert node.checkpoint(KEYS, META) is None
         stream = begin(node)
-        content = take_all(stream)
-        stream.close()
+        content = take_all(node, stream)
         return stream.info, content
 
 
@@ -51,11 +50,19 @@ def made(tmp_path_factory: pytest.TempPathFactory, sent: tuple[ImageInfo, bytes]
     return path.read_bytes()
 
 
+def fill(writer: BackupWriter, content: bytes) -> None:
+    """As a download does: into the writer's own memory."""
+    while content:
+        room = writer.room()[:10_000]
+        some, content = content[: len(room)], content[len(room) :]
+        room[: len(some)] = some
+        writer.filled(len(some))
+
+
 def save(directory: Path, info: ImageInfo, content: bytes, name: str = "b") -> tuple[Path, Backup]:
     writer = BackupWriter(directory, info)
     try:
-        for start in range(0, len(content), 10_000):
-            writer.write(content[start : start + 10_000])
+        fill(writer, content)
         return writer.finish(MADE_AT, lambda backup: directory / name)
     finally:
         writer.abort()
@@ -186,7 +193,7 @@ def test_what_a_killed_backup_left_goes_with_the_next(tmp_path: Path, sent: tupl
     killed = tmp_path / ".0123.fkvpart"
     killed.write_bytes(b"half")
     under_way = BackupWriter(tmp_path, info)
-    under_way.write(content)
+    fill(under_way, content)
     save(tmp_path, info, content, "other")
     assert not killed.exists()
     under_way.finish(MADE_AT, lambda backup: tmp_path / "first")       # one that is under way is left alone
