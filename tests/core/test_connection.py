@@ -438,6 +438,40 @@ def test_aborting_is_at_once() -> None:
     run(scenario)
 
 
+def test_a_socket_that_is_handed_over_goes_on_behind_the_last_answer() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            server.connections[0].reply(7, Opcode.BACKUP, Status.OK, 0, b"here it comes")
+            taken = server.connections[0].detach()
+            assert taken is not None
+            await server.until(lambda: len(server.lost) == 1)       # the loop has closed its own
+            await client.send(ping(8))                              # is nobody's business here any more
+            assert await client.answer() == Answer(Opcode.BACKUP, RESPONSE, Status.OK, 7, b"here it comes")
+            with taken:
+                taken.setblocking(True)
+                taken.sendall(ping(9))
+                assert (await client.answer()).request_id == 9
+                assert taken.recv(100) == ping(8)
+            assert await client.closed()
+
+    run(scenario)
+
+
+def test_a_socket_whose_answers_nobody_reads_is_not_handed_over() -> None:
+    async def scenario() -> None:
+        async with serving() as server:
+            client = await server.client()
+            server.connections[0].reply(7, Opcode.SCAN, Status.OK, 0, bytes(64 << 20))
+            assert server.connections[0].detach() is None
+            await server.until(lambda: len(server.lost) == 1)
+            assert server.connections[0].detach() is None
+            with pytest.raises(ConnectionError):
+                await client.answer()
+
+    run(scenario)
+
+
 def test_a_client_that_says_nothing_more_is_let_go() -> None:
     async def scenario() -> None:
         async with serving() as server:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from fastkv.client.connection import Connection
 from fastkv.client.settings import Settings
 from fastkv.errors import Overloaded
 from fastkv.server.backup import MAX_BACKUPS
-from fastkv.wire.backup import BackupAsk, decode_snapshot_chunk, encode_backup_ask
+from fastkv.wire.backup import BackupAsk, encode_backup_ask
 from tests.e2e.cluster import PATIENT, Cluster, eventually, running_cluster
 from tests.e2e.load import Writers
 from tests.e2e.restoring import new_cluster, restore, restored_cluster, save, snapshot
@@ -262,48 +262,44 @@ def test_a_node_that_dies_while_it_sends_is_passed_over(old: Cluster, tmp_path: 
         old.leader()
 
 
-def test_a_node_serves_a_few_backups_at_a_time_and_only_those(old: Cluster) -> None:
+def test_a_node_serves_a_few_backups_at_a_time_and_goes_on_serving(old: Cluster) -> None:
     async def ask() -> None:
         address, settings = Address.parse(old.nodes["node-1"].endpoint), Settings(connect_timeout_s=60)
         downloads = [await Download.open(address, settings, stale=False, timeout_s=60) for _ in range(MAX_BACKUPS)]
         with pytest.raises(Overloaded, match="already"):
             await Download.open(address, settings, stale=False, timeout_s=60)
-        async with aclosing(downloads[0].parts()) as parts:
-            assert sum([len(part) async for part in parts]) == downloads[0].first.total_bytes
-        for one in downloads[1:]:
-            await one.close()
+        memory = memoryview(bytearray(1 << 20))
+        assert sum(downloads[0].pieces(lambda: memory)) == downloads[0].offer.nbytes
+        for one in downloads:
+            one.close()
 
-        async def again() -> Download:
-            """A connection that is gone is noticed in its turn."""
-            while True:
-                with contextlib.suppress(Overloaded):
-                    return await Download.open(address, settings, stale=True, timeout_s=60)
-
-        other = await again()
-        await other.close()
-        await downloads[0].close()
+        while True:                     # a connection that is gone is noticed in its turn
+            with contextlib.suppress(Overloaded):
+                other = await Download.open(address, settings, stale=True, timeout_s=60)
+                break
+        other.close()
 
         connection = await Connection.open(address, settings, lambda _: None)
         deadline = asyncio.get_running_loop().time() + 60
-        first = downloads[0].first
         for body, status in (
             (b"", Status.INVALID_REQUEST),
-            (encode_backup_ask(BackupAsk(first.index, first.checksum, 0, 100)), Status.KEY_NOT_FOUND),
+            (encode_backup_ask(BackupAsk(other.offer.index, other.offer.state_hash)), Status.KEY_NOT_FOUND),
         ):
             reply = await connection.request(Opcode.BACKUP, body, deadline)
-            assert reply.status == status
-        begun = await connection.request(Opcode.BACKUP, encode_backup_ask(BackupAsk(0, 0, 0, 100)), deadline)
-        chunk = decode_snapshot_chunk(begun.body)
-        assert len(chunk.data) == 100
-        for ask, status in (
-            (BackupAsk(chunk.index, chunk.checksum + 1, 0, 100), Status.KEY_NOT_FOUND),
-            (BackupAsk(chunk.index, chunk.checksum, 200, 100), Status.KEY_NOT_FOUND),      # later than what comes next
-            (BackupAsk(chunk.index, chunk.checksum, 100, 100), Status.OK),
-            (BackupAsk(chunk.index, chunk.checksum, 100, 100), Status.KEY_NOT_FOUND),      # sent already
-        ):
-            reply = await connection.request(Opcode.BACKUP, encode_backup_ask(ask), deadline)
             assert reply.status == status
         connection.retire()
         await connection.closed
 
     asyncio.run(ask())
+
+
+def test_a_backup_goes_no_faster_than_the_node_allows(tmp_path: Path) -> None:
+    """The kernel keeps a connection's pace."""
+    pace = 2 << 20
+    with running_cluster(tmp_path, 1, extra=f"backup: {{max_bytes_per_s: {pace}}}\n") as cluster:
+        with fastkv.connect(cluster.endpoints, timeout=60) as kv:
+            for number in range(6):
+                kv.put(f"key-{number}", bytes(1_000_000))
+        began = time.monotonic()
+        saved = save(tmp_path / "b", cluster.endpoints)
+        assert time.monotonic() - began >= 0.9 * saved["bytes"] / pace

@@ -25,9 +25,9 @@ from fastkv.storage.wal import Wal
 from tests.kv.test_over_lmdb import Life
 from tests.storage.logs import CLUSTER, NODE, write
 from tests.storage.stores import Opened
+from tests.storage.streams import begin, take_all
 from tests.storage.test_archive import Kept, archived, the_run
 from tests.storage.test_backup_file import save
-from tests.storage.streams import begin, take_all
 
 BACKUP_AT = 30
 LAST = 96

@@ -25,8 +25,8 @@ from fastkv.storage.backup_file import (
 )
 from tests.storage.logs import patch
 from tests.storage.stores import Opened
-from tests.storage.test_images import numbered
 from tests.storage.streams import begin, take_all
+from tests.storage.test_images import numbered
 
 MADE_AT = "2026-11-27T19:30:00Z"
 KEYS = numbered(2000)

@@ -99,7 +99,7 @@ EXAMPLES = {
     ),
     "goodbye": encode_frame(Opcode.GOODBYE, ANSWER, Status.OK, 0, b""),
     "log": encode_frame(Opcode.LOG, 0, 0, 10, encode_log_request(0, 20)),
-    "backup": encode_frame(Opcode.BACKUP, 0, 0, 11, encode_backup_ask(BackupAsk(0, 0, 0, 256 * 1024))),
+    "backup": encode_frame(Opcode.BACKUP, 0, 0, 11, encode_backup_ask(BackupAsk(0, 0))),
     "admin": encode_frame(Opcode.ADMIN, 0, 0, 9, b'{"do":"members"}'),
     "snapshot-ask": encode_snapshot_ask(SnapshotAsk(900, 1000, 0x55, 4096, 256)),
     "snapshot-chunk": encode_snapshot_chunk(SnapshotChunk(1000, 5, 8192, 0x55, "lmdb-0.9", 4096, b"blue")),
