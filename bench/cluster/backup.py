@@ -2,10 +2,11 @@
 
     python -m bench.cluster.backup --keys 1000000 --value-bytes 512 --rounds 3
 
-Starts three nodes and fills them. Then 64 connections write, each with one request in flight: in each round first
-undisturbed, then while `fastkv snapshot save` takes a backup; the writes whose latency counts are those during it. MB/s
-is the backup's file, divided by the time of the whole command: the checkpoint and the snapshot that the node makes for
-it, its way, its verification and its sync are all in there. At last the file is restored, on this machine.
+Starts three nodes, fills them, and writes until what the fill has left to do is done. Then 64 connections write, each
+with one request in flight: in each round first undisturbed, then while `fastkv snapshot save` takes a backup; the
+writes whose latency counts are those during it. MB/s is the backup's file, divided by the time of the whole command:
+the checkpoint and the snapshot that the node makes for it, its way, its verification and its sync are all in there. At
+last the file is restored, on this machine.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--value-bytes", type=int, default=512)
     parser.add_argument("--quiet-seconds", type=float, default=10.0, help="of undisturbed writes in each round")
+    parser.add_argument("--settle-seconds", type=float, default=30.0, help="of writes behind the fill, not measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data-dir", type=Path, default=Path("data/bench"), help="on the disk that is to be measured")
     parser.add_argument("--output", type=Path, help="write everything that was measured as JSON")
@@ -70,6 +72,9 @@ def measure(directory: Path, options: argparse.Namespace) -> tuple[list[Round], 
         )
         if filled["ok"] != options.keys:
             raise RuntimeError(f"the fill failed: {filled}")
+        settling = Load(nodes.address(leader))
+        time.sleep(options.settle_seconds)
+        settling.end()
         file = directory / "round.fkvbackup"
         for _ in range(options.rounds):
             file.unlink(missing_ok=True)
