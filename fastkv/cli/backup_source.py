@@ -16,9 +16,7 @@ from fastkv.client.addresses import Address, parse_endpoints
 from fastkv.client.backup import Download
 from fastkv.client.settings import Settings
 from fastkv.errors import FastKVError, NotDone, Timeout, Unavailable, WrongCluster
-from fastkv.kv.store import ImageInfo
 from fastkv.server import backups
-from fastkv.wire.backup import BackupOffer
 
 CONNECT_TIMEOUT_S = 3.0
 
@@ -45,7 +43,7 @@ def fetch(
             failures[str(address)] = error
             continue
         try:
-            return backups.take_in(_image(download.offer), download.pieces, directory, name, on_progress)
+            return backups.take_in(download.offer, download.pieces, directory, name, on_progress)
         except (Unavailable, Timeout) as error:
             failures[str(address)] = error
         finally:
@@ -55,10 +53,6 @@ def fetch(
     else:
         kind = Unavailable
     raise kind("no backup could be taken: " + "; ".join(f"{address}: {error}" for address, error in failures.items()))
-
-
-def _image(offer: BackupOffer) -> ImageInfo:
-    return ImageInfo(offer.index, offer.term, offer.nbytes, offer.state_hash, offer.kind)
 
 
 async def _in_order(addresses: list[Address]) -> list[Address]:

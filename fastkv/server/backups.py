@@ -20,6 +20,7 @@ from fastkv.storage.backup_file import (
     read_backup,
     verify_backup,
 )
+from fastkv.wire.backup import BackupOffer
 
 SUFFIX = ".fkvbackup"
 Room = Callable[[], memoryview]
@@ -38,7 +39,7 @@ def status(path: Path, progress: Progress = no_progress) -> dict[str, Any]:
 
 
 def take_in(
-    image: ImageInfo,
+    offer: BackupOffer,
     pieces: Callable[[Room], Iterator[int]],
     directory: Path,
     name: Callable[[Backup], Path],
@@ -49,6 +50,7 @@ def take_in(
     `pieces` puts each into the room that it is given, and yields its length. BadBackup, BackupExists and NoSpace leave
     nothing, as does whatever ends the pieces.
     """
+    image = ImageInfo(offer.index, offer.term, offer.nbytes, offer.state_hash, offer.kind)
     made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     writer = BackupWriter(directory, image)
     try:
