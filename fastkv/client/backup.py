@@ -67,7 +67,7 @@ class Download:
         """
         ask = encode_backup_ask(BackupAsk(self.offer.index, self.offer.state_hash))
         try:
-            self._socket.sendall(encode_frame(Opcode.BACKUP, 0, 0, 1, ask))
+            self._say(encode_frame(Opcode.BACKUP, 0, 0, 1, ask))
             self._hear_answer()
             left = self.offer.nbytes
             while left:
@@ -98,6 +98,12 @@ class Download:
         _check(status, body)
         if opcode != Opcode.BACKUP or body:
             raise ProtocolError(f"{self._address} says something else before its snapshot: opcode {opcode:#x}")
+
+    def _say(self, frame: bytes) -> None:
+        try:
+            self._socket.sendall(frame)
+        except OSError as error:
+            raise Unavailable(f"{self._address} is gone: {error}") from None
 
     def _receive_all(self, nbytes: int) -> bytes:
         received = bytearray(nbytes)

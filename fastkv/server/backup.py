@@ -33,6 +33,7 @@ MAX_BACKUPS = 4
 STALLED_S = 60
 """A client that takes nothing for so long is given up."""
 GONE = b"that snapshot is gone; begin again"
+CLIENT_GONE = "whoever asked for it is gone"
 SO_MAX_PACING_RATE = 47
 """Of asm-generic/socket.h; Python has no name for it."""
 
@@ -78,7 +79,7 @@ class BackupServer:
         """The client is gone."""
         made = self._made.pop(client, None)
         if made is not None and made.stream is not None:
-            made.stream.close()
+            made.stream.close(CLIENT_GONE)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class BackupServer:
             if stream is None:
                 fail(*self._what_failed(error))
             elif self._made.get(client) is not made:
-                stream.close()      # whoever asked is gone
+                stream.close(CLIENT_GONE)
             else:
                 made.stream = stream
                 stream.on_end = lambda error: self._ended(client, stream, error)
@@ -136,7 +137,7 @@ class BackupServer:
         deliver(Status.OK, b"")
         receiver = client.detach()
         if receiver is None:
-            stream.close()
+            stream.close("the client takes no answers")
             return
         receiver.setblocking(True)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", STALLED_S, 0))

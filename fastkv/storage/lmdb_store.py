@@ -39,7 +39,7 @@ from fastkv.storage.lmdb_format import (
 from fastkv.storage.lmdb_image import KIND, Incoming, LmdbImage, exchange, make_image, reserve_lock_file
 from fastkv.storage.lmdb_pages import verify
 from fastkv.storage.lmdb_start import create, make_durable
-from fastkv.storage.lmdb_stream import StreamDone, Streams
+from fastkv.storage.lmdb_stream import CLOSING, TOO_SLOW, StreamDone, Streams
 from fastkv.storage.sync import lacks_space
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class LmdbStore:
         """Make the map larger. StoreFull where that cannot be done now; then the old one is as good as before."""
         if self._views:
             raise StorePinned("the store's map has to grow, and listings hold it open; they expire")
-        self._streams.end()             # whoever is too slow begins again; writes have nowhere else to go
+        self._streams.end(TOO_SLOW)     # whoever is too slow begins again; writes have nowhere else to go
         if self._image_wanted or self._streams.reading:     # a thread reads the map that would be taken away under it
             raise StoreFull("the store's map has to grow, once no snapshot is being made of it")
         if not can_map(self._wanted_map_bytes):
@@ -262,7 +262,7 @@ class LmdbStore:
                 transaction.put(META_KEY, encode_meta(meta), db=self._meta_db)
             except BaseException:
                 if self._streams.reading:       # the package ends a failed transaction only once no copy is under way
-                    self._poster(self._streams.end)
+                    self._poster(self._streams.end, TOO_SLOW)
                 raise
 
     def _free_bytes(self) -> int:
@@ -374,7 +374,7 @@ class LmdbStore:
     def close(self) -> None:
         """Finish the checkpoint under way, then let go of the files. Views must be closed before."""
         self._closed = True
-        self._streams.end()
+        self._streams.end(CLOSING)
         self._jobs.put(None)
         self._thread.join()
         if self._image_wanted:

@@ -30,7 +30,8 @@ from fastkv.storage.lmdb_pages import EVERYTHING, verify
 IDLE_S = 60.0
 """A stream that nobody takes within so long is given up."""
 
-TOO_SLOW = "the store needed the room that it held open, or was closed"
+TOO_SLOW = "the store needs the room that it holds open: a faster disk or network for it helps"
+CLOSING = "the store is closed"
 
 StreamDone = Callable[["LmdbStream | None", BaseException | None], None]
 
@@ -57,7 +58,7 @@ class LmdbStream:
         self._ready = ready
         self._receivers: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._receiver: socket.socket | None = None
-        self._ended = False
+        self._why_ended = ""
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
     def start(self) -> None:
@@ -72,9 +73,9 @@ class LmdbStream:
         self._receiver = receiver
         self._receivers.put(receiver)
 
-    def close(self) -> None:
-        """Let go of it; its thread ends soon. Idempotent."""
-        self._ended = True
+    def close(self, why: str) -> None:
+        """Let go of it; its thread ends soon. Idempotent: the first reason is the one that is told."""
+        self._why_ended = self._why_ended or why
         self._receivers.put(None)
         if self._receiver is not None:
             with contextlib.suppress(OSError):          # whoever takes it is gone already
@@ -106,7 +107,7 @@ class LmdbStream:
                 self._poster(self._ready, self, None)
                 self._copy(transaction)
         except Exception as error:              # whatever it is, the loop has to hear of it
-            failure = StreamEnded(TOO_SLOW) if self._ended else error
+            failure = StreamEnded(self._why_ended) if self._why_ended else error
         if announced:
             self._poster(self._sent, failure)
         else:
@@ -125,7 +126,7 @@ class LmdbStream:
         except queue.Empty:
             raise StreamEnded(f"nobody has taken it for {IDLE_S:g} s") from None
         if receiver is None:
-            raise StreamEnded(TOO_SLOW)
+            raise StreamEnded(self._why_ended)
         self._environment.copyfd(receiver.fileno(), compact=True, txn=transaction)
 
 
@@ -152,13 +153,13 @@ class Streams:
         """Whether any of them may still look at the store."""
         return any(stream.is_reading for stream in self._streams)
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Close them all. Their threads end soon: see `reading`."""
         for stream in self._streams:
-            stream.close()
+            stream.close(why)
 
     def join(self) -> None:
         """Close them all, and wait."""
-        self.end()
+        self.end(CLOSING)
         for stream in self._streams:
             stream.join()

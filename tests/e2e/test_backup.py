@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from fastkv.client.addresses import Address
 from fastkv.client.backup import Download
 from fastkv.client.connection import Connection
 from fastkv.client.settings import Settings
-from fastkv.errors import Overloaded
+from fastkv.errors import Overloaded, Unavailable
 from fastkv.server.backup import MAX_BACKUPS
 from fastkv.wire.backup import BackupAsk, encode_backup_ask
 from tests.e2e.cluster import PATIENT, Cluster, eventually, running_cluster
@@ -293,13 +296,48 @@ def test_a_node_serves_a_few_backups_at_a_time_and_goes_on_serving(old: Cluster)
     asyncio.run(ask())
 
 
-def test_a_backup_goes_no_faster_than_the_node_allows(tmp_path: Path) -> None:
-    """The kernel keeps a connection's pace."""
-    pace = 2 << 20
-    with running_cluster(tmp_path, 1, extra=f"backup: {{max_bytes_per_s: {pace}}}\n") as cluster:
+PACE = 2 << 20
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Cluster]:
+    """One node with three seconds' worth of content at its pace."""
+    with running_cluster(tmp_path, 1, extra=f"backup: {{max_bytes_per_s: {PACE}}}\n") as cluster:
         with fastkv.connect(cluster.endpoints, timeout=60) as kv:
             for number in range(6):
                 kv.put(f"key-{number}", bytes(1_000_000))
-        began = time.monotonic()
-        saved = save(tmp_path / "b", cluster.endpoints)
-        assert time.monotonic() - began >= 0.9 * saved["bytes"] / pace
+        yield cluster
+
+
+def test_a_backup_goes_no_faster_than_the_node_allows(slow: Cluster, tmp_path: Path) -> None:
+    """The kernel keeps a connection's pace."""
+    began = time.monotonic()
+    saved = save(tmp_path / "b", slow.endpoints)
+    assert time.monotonic() - began >= 0.9 * saved["bytes"] / PACE
+
+
+def test_a_node_that_stops_while_it_sends_ends_it_and_itself(slow: Cluster) -> None:
+    (node,) = slow
+    settings = Settings(connect_timeout_s=60)
+    download = asyncio.run(Download.open(Address.parse(node.endpoint), settings, stale=False, timeout_s=60))
+    memory = memoryview(bytearray(1 << 20))
+    pieces = download.pieces(lambda: memory)
+    assert next(pieces)
+    assert node.stop() == 0
+    with pytest.raises(Unavailable, match=r"before the last byte|is gone"):
+        list(pieces)
+    download.close()
+    assert "Traceback" not in node.log_text()
+
+
+def test_a_backup_that_is_interrupted_leaves_nothing(slow: Cluster, tmp_path: Path) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    command = [sys.executable, "-m", "fastkv", "snapshot", "save", str(directory / "b"), "--endpoints", slow.endpoints]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as saving:
+        eventually(lambda: any(directory.iterdir()), within_s=60, what="the first bytes")
+        saving.send_signal(signal.SIGINT)
+        _, error = saving.communicate(timeout=60)
+    assert saving.returncode == 1
+    assert b"Traceback" not in error
+    assert not list(directory.iterdir())

@@ -87,7 +87,6 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         life.finish_checkpoint()
         stream = begin(life.opened)
         backup, said = save(path, stream.info, take_all(life.opened, stream))
-        stream.close()
         writing.go_on(LAST)
         kept.until_closed_ones_are_there()
     life.machine.close()

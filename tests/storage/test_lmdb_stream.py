@@ -133,12 +133,13 @@ def test_closing_it_ends_its_thread_and_keeps_nothing_open(tmp_path: Path, taken
         if taker is not None:
             ends = taker.ends
             assert len(taker.take(taken or 0)) == taken
-        stream.close()
-        stream.close()
+        stream.close("enough")
+        stream.close("really")
         stream.join()
         assert not stream.is_reading
         opened.run_one()
         assert isinstance(ends[0], StreamEnded)
+        assert str(ends[0]) == "enough"
         if taker is not None:
             taker.socket.close()
         assert len(os.listdir("/proc/self/fd")) == before
@@ -168,7 +169,7 @@ def test_one_that_nobody_takes_is_let_go_of(tmp_path: Path, monkeypatch: pytest.
         opened.run_one()
         assert "nobody has taken it" in str(ends[0])
         late = Taker(stream)                    # whoever comes now finds the end, and no bytes
-        stream.close()
+        stream.close("too late")
         assert late.take(1) == b""
         late.socket.close()
 
@@ -182,7 +183,7 @@ def test_closing_the_store_ends_it(tmp_path: Path) -> None:
     assert not stream.is_reading
     while not taker.ends:
         opened.run_one()
-    assert isinstance(taker.ends[0], StreamEnded)
+    assert str(taker.ends[0]) == "the store is closed"
     taker.socket.close()
 
 
