@@ -343,8 +343,8 @@ class LmdbStore:
     def stream(self, done: StreamDone) -> None:
         """The same, for somebody who takes it at once: straight from the store, without a file of it. See `LmdbStream`.
 
-        `done(stream, error)` is called on the loop. Whoever gets it closes it; the store may do so before, where it
-        needs the room.
+        `done(stream, error)` is called on the loop. Whoever gets it sends or closes it; the store may close it
+        before, where it needs the room.
         """
         self._streams.begin(self._environment, done)
 
