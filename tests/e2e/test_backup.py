@@ -334,7 +334,8 @@ def test_a_backup_that_is_interrupted_leaves_nothing(slow: Cluster, tmp_path: Pa
     directory = tmp_path / "backups"
     directory.mkdir()
     command = [sys.executable, "-m", "fastkv", "snapshot", "save", str(directory / "b"), "--endpoints", slow.endpoints]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as saving:
+    # A shell's background jobs ignore the signal, and whatever they start does.
+    with subprocess.Popen(["env", "--default-signal=INT", *command], stderr=subprocess.PIPE) as saving:
         eventually(lambda: any(directory.iterdir()), within_s=60, what="the first bytes")
         saving.send_signal(signal.SIGINT)
         _, error = saving.communicate(timeout=60)
