@@ -3,7 +3,7 @@
 #   docker build -t fastkv:0.2.0 .
 #
 # Two stages: the first compiles, the second has only what a node needs. Python packages are pinned by hash, file times
-# are fixed and .pyc files carry no times, so that equal sources on an equal base are to make equal layers.
+# are fixed and .pyc files carry no times, so that equal sources on an equal base make equal layers.
 
 FROM debian:bookworm-slim AS build
 
@@ -44,8 +44,9 @@ RUN /build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /
     && python3 -m compileall -q --invalidation-mode unchecked-hash fastkv \
     && python3 -m compileall -q -b --invalidation-mode unchecked-hash -x '^\./fastkv/' . \
     && find . -name '*.py' ! -path './fastkv/*' -delete \
-    && cd /usr/local/lib/fastkv \
-    && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+    && mkdir -p /delivered/usr/local/lib \
+    && mv /usr/local/lib/fastkv /delivered/usr/local/lib \
+    && find /delivered -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 # What the files may be read by, and when they were changed, is not left to the checkout.
 COPY deploy/docker deploy/docker
@@ -83,7 +84,8 @@ RUN touch /started \
        -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} + \
     && rm /started
 
-COPY --from=build /usr/local/lib/fastkv /usr/local/lib/fastkv
+# Each from its own root: a directory that COPY makes by itself has the time of the build.
+COPY --from=build /delivered/ /
 COPY --from=build /image/ /
 
 # Unbuffered, so that a log line is there when it was written; no .pyc, which the account could not write anyway.
