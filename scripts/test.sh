@@ -5,7 +5,7 @@
 #
 #   scripts/test.sh [--quick] [PYTEST ARGUMENT...]
 #
-#   --quick  without nodes as processes, slow tests, type checks and the debug build: under two minutes, once
+#   --quick  without nodes as processes, slow tests, type checks and the debug build: under three minutes, once
 #            everything is installed
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
